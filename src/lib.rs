@@ -1,0 +1,6 @@
+//! Locked-down local sockets: a hardened Unix-domain socket (or loopback TCP)
+//! that admits only the peers that the kernel vouches for, and serves them from
+//! a bounded pool of threads.
+
+pub mod ids;
+pub mod sys;

@@ -1,0 +1,6 @@
+//! The kernel's facilities that the standard library and rustix don't offer
+//! safely: one safe function for one facility, and the only `unsafe` of the crate.
+//!
+//! Every file says which man page it follows. No raw descriptor leaves this room:
+//! functions take `BorrowedFd` and give `OwnedFd`.
+#![allow(unsafe_code)]

@@ -84,7 +84,10 @@ mod tests {
     #[test]
     fn all_bits_set_is_no_id() {
         assert_eq!(Uid::from_raw(u32::MAX), None);
-        assert_eq!(Uid::from_raw(u32::MAX - 1).map(Uid::as_raw), Some(u32::MAX - 1));
+        assert_eq!(
+            Uid::from_raw(u32::MAX - 1).map(Uid::as_raw),
+            Some(u32::MAX - 1)
+        );
         assert_eq!(Gid::from_raw(0), Some(Gid::ROOT));
     }
 

@@ -3,4 +3,5 @@
 //! a bounded pool of threads.
 
 pub mod ids;
+pub mod listener;
 pub mod sys;

@@ -1,0 +1,122 @@
+//! How a listener is to be bound: an address and everything that has a safe default.
+//!
+//! Not here: names of options or of users. Whoever reads those resolves them first.
+
+use super::address::{Address, Kind, SocketMode};
+use crate::ids::{Gid, Uid};
+
+/// listen(2)'s backlog where none is chosen.
+pub const DEFAULT_BACKLOG: u32 = 128;
+
+/// How a listener is to be bound. Begin with [`Options::new`] and change what
+/// has to differ.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    pub(super) address: Address,
+    pub(super) kind: Kind,
+    pub(super) mode: SocketMode,
+    pub(super) owner: Option<(Uid, Gid)>,
+    pub(super) socket_group: Option<Gid>,
+    pub(super) server_uid: Uid,
+    pub(super) others_authorised: bool,
+    pub(super) backlog: u32,
+    pub(super) expose: bool,
+    pub(super) pass_credentials: bool,
+    pub(super) nonblocking: bool,
+}
+
+impl Options {
+    /// A stream socket at `address`, `0600`, for the user that runs this
+    /// process, with a backlog of 128, blocking, and on loopback only.
+    pub fn new(address: Address) -> Self {
+        Self {
+            address,
+            kind: Kind::Stream,
+            mode: SocketMode::OWNER,
+            owner: None,
+            socket_group: None,
+            server_uid: super::effective_uid(),
+            others_authorised: false,
+            backlog: DEFAULT_BACKLOG,
+            expose: false,
+            pass_credentials: false,
+            nonblocking: false,
+        }
+    }
+
+    /// Stream or records. Records need a Unix-domain address.
+    #[must_use]
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The permission bits that the socket gets, whatever the umask is.
+    #[must_use]
+    pub fn mode(mut self, mode: SocketMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The user and group that the server runs as after it has dropped its
+    /// privileges: what is created belongs to them, and directories of that
+    /// user are trusted as the server's own.
+    #[must_use]
+    pub fn run_as(mut self, uid: Uid, gid: Gid) -> Self {
+        self.owner = Some((uid, gid));
+        self.server_uid = uid;
+        self
+    }
+
+    /// The group that owns the socket and, where
+    /// [`others_authorised`](Self::others_authorised) is set, may cross a
+    /// directory that is created for it.
+    #[must_use]
+    pub fn socket_group(mut self, group: Option<Gid>) -> Self {
+        self.socket_group = group;
+        self
+    }
+
+    /// Whether anyone but the server's own user is to connect. Directories that
+    /// are created can then be crossed: the last one (`0710`) by the socket's
+    /// group, those above it (`0711`) by all. Otherwise all are `0700`.
+    #[must_use]
+    pub fn others_authorised(mut self, yes: bool) -> Self {
+        self.others_authorised = yes;
+        self
+    }
+
+    /// listen(2)'s backlog. The kernel caps it at `net.core.somaxconn`.
+    #[must_use]
+    pub fn backlog(mut self, backlog: u32) -> Self {
+        self.backlog = backlog;
+        self
+    }
+
+    /// Allows an internet address that is not loopback.
+    #[must_use]
+    pub fn expose(mut self, yes: bool) -> Self {
+        self.expose = yes;
+        self
+    }
+
+    /// Sets `SO_PASSCRED` (unix(7)), which accepted sockets inherit, so that
+    /// every message carries its sender's credentials.
+    #[must_use]
+    pub fn pass_credentials(mut self, yes: bool) -> Self {
+        self.pass_credentials = yes;
+        self
+    }
+
+    /// Makes the listening socket non-blocking, and those it accepts.
+    #[must_use]
+    pub fn nonblocking(mut self, yes: bool) -> Self {
+        self.nonblocking = yes;
+        self
+    }
+
+    /// Where it is to listen.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}

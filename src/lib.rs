@@ -4,4 +4,5 @@
 
 pub mod ids;
 pub mod listener;
+pub mod sandbox;
 pub mod sys;

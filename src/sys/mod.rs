@@ -4,3 +4,6 @@
 //! Every file says which man page it follows. No raw descriptor leaves this room:
 //! functions take `BorrowedFd` and give `OwnedFd`.
 #![allow(unsafe_code)]
+
+#[cfg(feature = "sandbox")]
+pub(crate) mod startup;

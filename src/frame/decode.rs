@@ -1,0 +1,368 @@
+//! Bytes to frames, in whatever pieces they come.
+
+use super::greeting::{GREETING_BYTES, Greeting};
+use super::header::{FrameError, FrameLimit, HEADER_BYTES, Header, Side};
+use super::typed::Frame;
+
+const FIRST_BUFFER_BYTES: usize = 4 << 10;
+const LARGEST_READ_BYTES: usize = 256 << 10;
+
+/// What a decoder found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Received<'a> {
+    /// The sender's greeting; always the first, once.
+    Greeting(Greeting),
+    /// A whole frame.
+    Frame(Frame<'a>),
+    /// A frame beyond the limit. Its payload is skipped as it comes, without
+    /// being kept; the next frame follows.
+    TooLarge(Header),
+}
+
+/// Collects bytes of one direction of one connection, and yields its frames.
+///
+/// Ask [`Decoder::space`] where to read to, say with [`Decoder::filled`] how much
+/// came, then take everything that is whole from [`Decoder::frames`]. The buffer
+/// starts empty, grows only when it is full, to at most the limit (or 256 KiB, so
+/// that one read can bring many frames), and is let go by [`Decoder::rest`].
+#[derive(Debug)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    state: State,
+    limit: FrameLimit,
+    sender: Side,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Greeting,
+    Frames,
+    Skip(u32),
+    Broken(FrameError),
+}
+
+impl Decoder {
+    /// A decoder of what `sender` sends, from its greeting on, that accepts
+    /// frames of up to `limit`.
+    pub fn new(sender: Side, limit: FrameLimit) -> Self {
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            state: State::Greeting,
+            limit,
+            sender,
+        }
+    }
+
+    /// Where the next bytes go. Never empty after [`Decoder::frames`] has yielded
+    /// all that it has.
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.end == self.buffer.len() && self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.end == self.buffer.len() {
+            let doubled = (self.buffer.len() * 2).max(FIRST_BUFFER_BYTES);
+            self.buffer.resize(doubled.min(self.largest_buffer()), 0);
+        }
+        self.buffer.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// Says that so many bytes were put into [`Decoder::space`]. More than it
+    /// held are not counted.
+    pub fn filled(&mut self, bytes: usize) {
+        let before = self.end - self.start;
+        self.end = self.buffer.len().min(self.end.saturating_add(bytes));
+        // A read that filled everything says that more is waiting: the next one
+        // may bring more at once.
+        if before == 0 && self.end == self.buffer.len() && self.end < LARGEST_READ_BYTES {
+            self.buffer
+                .resize((self.end * 2).min(LARGEST_READ_BYTES), 0);
+        }
+    }
+
+    /// Copies `bytes` in, for callers without a socket, and says how many of them
+    /// fitted: all, unless frames wait to be taken.
+    pub fn push(&mut self, mut bytes: &[u8]) -> usize {
+        let given = bytes.len();
+        while !bytes.is_empty() {
+            let space = self.space();
+            let part = space.len().min(bytes.len());
+            if part == 0 {
+                break;
+            }
+            let (now, later) = bytes.split_at_checked(part).unwrap_or((bytes, &[]));
+            if let Some(place) = space.get_mut(..part) {
+                place.copy_from_slice(now);
+            }
+            self.filled(part);
+            bytes = later;
+            // What is being skipped must not be kept meanwhile.
+            self.skip();
+        }
+        given - bytes.len()
+    }
+
+    /// Everything that is whole by now. What the iterator was not asked for stays
+    /// for the next call. After an error it yields that error for ever.
+    pub fn frames(&mut self) -> Frames<'_> {
+        let bytes = self.buffer.get(self.start..self.end).unwrap_or_default();
+        Frames {
+            bytes,
+            start: &mut self.start,
+            state: &mut self.state,
+            limit: self.limit,
+            sender: self.sender,
+        }
+    }
+
+    /// Whether the bytes so far end between two frames.
+    pub fn is_between_frames(&self) -> bool {
+        self.start == self.end && matches!(self.state, State::Frames)
+    }
+
+    /// Gives the buffer back while nothing is in it, for a connection that falls
+    /// silent.
+    pub fn rest(&mut self) {
+        if self.start == self.end && self.buffer.len() > FIRST_BUFFER_BYTES {
+            self.buffer = Vec::new();
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Bytes of memory held.
+    pub fn memory_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    fn largest_buffer(&self) -> usize {
+        let frame = usize::try_from(self.limit.bytes()).unwrap_or(usize::MAX);
+        frame.saturating_add(HEADER_BYTES).max(LARGEST_READ_BYTES)
+    }
+
+    fn skip(&mut self) {
+        if matches!(self.state, State::Skip(_)) {
+            self.frames().discard();
+        }
+    }
+}
+
+/// The whole frames of a [`Decoder`], which share its buffer.
+#[derive(Debug)]
+pub struct Frames<'a> {
+    bytes: &'a [u8],
+    start: &'a mut usize,
+    state: &'a mut State,
+    limit: FrameLimit,
+    sender: Side,
+}
+
+impl<'a> Frames<'a> {
+    fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
+        let (taken, left) = self.bytes.split_at_checked(bytes)?;
+        self.bytes = left;
+        *self.start += bytes;
+        Some(taken)
+    }
+
+    fn discard(&mut self) {
+        if let State::Skip(left) = *self.state {
+            let have = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+            let now = have.min(left);
+            self.take(usize::try_from(now).unwrap_or(0));
+            *self.state = if now == left {
+                State::Frames
+            } else {
+                State::Skip(left - now)
+            };
+        }
+    }
+
+    fn greeting(&mut self) -> Result<Option<Received<'a>>, FrameError> {
+        let Some(bytes) = self.bytes.first_chunk::<GREETING_BYTES>() else {
+            return Ok(None);
+        };
+        let greeting = Greeting::parse(bytes)?;
+        self.take(GREETING_BYTES);
+        *self.state = State::Frames;
+        Ok(Some(Received::Greeting(greeting)))
+    }
+
+    #[inline]
+    fn frame(&mut self) -> Result<Option<Received<'a>>, FrameError> {
+        let Some(bytes) = self.bytes.first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let header = Header::parse(bytes, self.sender)?;
+        if header.length > self.limit.bytes() {
+            self.take(HEADER_BYTES);
+            *self.state = State::Skip(header.length);
+            return Ok(Some(Received::TooLarge(header)));
+        }
+        let total = HEADER_BYTES + header.payload_bytes();
+        let Some(payload) = self.bytes.get(HEADER_BYTES..total) else {
+            return Ok(None);
+        };
+        let frame = Frame::parse(&header, payload)?;
+        self.take(total);
+        Ok(Some(Received::Frame(frame)))
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Result<Received<'a>, FrameError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.discard();
+        let found = match *self.state {
+            State::Greeting => self.greeting(),
+            State::Frames => self.frame(),
+            State::Skip(_) => Ok(None),
+            State::Broken(error) => Err(error),
+        };
+        if let Err(error) = found {
+            *self.state = State::Broken(error);
+        }
+        found.transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Greeting, Kind, Subject};
+    use super::*;
+
+    fn publish(body: &[u8]) -> Vec<u8> {
+        let subject = Subject::new(b"a.b").unwrap();
+        let mut out = Vec::new();
+        Frame::Publish {
+            id: 9,
+            subject,
+            body,
+        }
+        .encode(&mut out);
+        out
+    }
+
+    fn greeted(limit: u32) -> Decoder {
+        let mut decoder = Decoder::new(Side::Client, FrameLimit::new(limit).unwrap());
+        decoder.push(
+            &Greeting {
+                accepts: FrameLimit::DEFAULT,
+            }
+            .encode(),
+        );
+        assert!(matches!(
+            decoder.frames().next(),
+            Some(Ok(Received::Greeting(_)))
+        ));
+        decoder
+    }
+
+    fn lengths(decoder: &mut Decoder) -> Vec<i64> {
+        let of = |item| match item {
+            Ok(Received::Frame(frame)) => i64::try_from(frame_body(&frame)).unwrap(),
+            Ok(Received::TooLarge(header)) => -i64::from(header.length),
+            other => panic!("{other:?}"),
+        };
+        decoder.frames().map(of).collect()
+    }
+
+    fn frame_body(frame: &Frame<'_>) -> usize {
+        match frame {
+            Frame::Publish { body, .. } => body.len(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_limit_holds_at_the_edge_and_the_stream_goes_on() {
+        for (body, found) in [(1020, 1020), (1021, 1021), (1022, -1025)] {
+            let mut decoder = greeted(1024);
+            decoder.push(&publish(&vec![7; body]));
+            decoder.push(&publish(b"next"));
+            assert_eq!(lengths(&mut decoder), [found, 4]);
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_takes_no_memory() {
+        let mut decoder = greeted(1024);
+        let header = Header {
+            length: u32::MAX,
+            kind: Kind::Publish,
+            flags: 0,
+            subject_length: 1,
+            id: 1,
+        };
+        decoder.push(&header.encode());
+        assert_eq!(lengths(&mut decoder), [-i64::from(u32::MAX)]);
+        for _ in 0..64 {
+            decoder.push(&[0; 1 << 16]);
+        }
+        assert!(decoder.memory_bytes() <= LARGEST_READ_BYTES);
+    }
+
+    #[test]
+    fn a_promise_takes_no_memory() {
+        let mut decoder = greeted(FrameLimit::MAX.bytes());
+        decoder.push(&publish(&[0; 1 << 20])[..5000]);
+        assert!(decoder.frames().next().is_none());
+        assert!(
+            decoder.memory_bytes() <= 16 << 10,
+            "{}",
+            decoder.memory_bytes()
+        );
+    }
+
+    #[test]
+    fn every_cut_gives_the_same_frames() {
+        let mut bytes = Greeting {
+            accepts: FrameLimit::DEFAULT,
+        }
+        .encode()
+        .to_vec();
+        for body in [0, 1, 40] {
+            bytes.extend(publish(&vec![1; body]));
+        }
+        for cut in 0..=bytes.len() {
+            let mut decoder = Decoder::new(Side::Client, FrameLimit::MIN);
+            let mut count = 0;
+            for part in [&bytes[..cut], &bytes[cut..]] {
+                decoder.push(part);
+                count += decoder.frames().map(Result::unwrap).count();
+            }
+            assert_eq!(count, 4, "cut at {cut}");
+            assert!(decoder.is_between_frames());
+        }
+    }
+
+    #[test]
+    fn an_error_stays() {
+        let mut decoder = greeted(1024);
+        decoder.push(&[0; 16]);
+        decoder.push(&publish(b""));
+        for _ in 0..3 {
+            assert_eq!(
+                decoder.frames().next(),
+                Some(Err(FrameError::UnknownKind(0)))
+            );
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back() {
+        let mut decoder = greeted(1 << 20);
+        decoder.push(&publish(&vec![1; 900_000]));
+        assert_eq!(lengths(&mut decoder), [900_000]);
+        decoder.rest();
+        assert!(decoder.memory_bytes() <= FIRST_BUFFER_BYTES);
+    }
+}

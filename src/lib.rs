@@ -5,5 +5,6 @@
 pub mod frame;
 pub mod ids;
 pub mod listener;
+pub mod logging;
 pub mod sandbox;
 pub mod sys;

@@ -1,0 +1,164 @@
+//! Lines that a peer can cause: so many a second for each call site, then one
+//! summary of how many more there were.
+//!
+//! The summary comes with the site's next line after the second is over, or,
+//! where our logger is installed, from its writer thread, whichever is first.
+
+use super::{Site, submit};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+/// How many lines a second one call site may log.
+pub const LINES_PER_SECOND: u64 = 10;
+
+/// Milliseconds for which a site's count holds.
+const WINDOW_MS: u64 = 1000;
+
+/// The count of one call site. Made by `limited!`.
+#[derive(Debug)]
+pub struct RateLimited {
+    site: Site,
+    /// Start of the current second, in milliseconds since the first use.
+    window_ms: AtomicU64,
+    lines: AtomicU64,
+    suppressed: AtomicU64,
+    listed: AtomicBool,
+}
+
+/// The sites that have suppressed lines since their last summary.
+static SUPPRESSING: Mutex<Vec<&'static RateLimited>> = Mutex::new(Vec::new());
+
+impl RateLimited {
+    /// For the macro.
+    #[doc(hidden)]
+    pub const fn new(site: Site) -> Self {
+        Self {
+            site,
+            window_ms: AtomicU64::new(0),
+            lines: AtomicU64::new(0),
+            suppressed: AtomicU64::new(0),
+            listed: AtomicBool::new(false),
+        }
+    }
+
+    /// The call site.
+    pub const fn site(&'static self) -> &'static Site {
+        &self.site
+    }
+
+    /// Whether the site may log one more line now. Logs the summary of the
+    /// seconds before, if there is one.
+    #[doc(hidden)]
+    pub fn admits(&'static self) -> bool {
+        let now_ms = now_ms();
+        self.summarise_at(now_ms);
+        if self.lines.fetch_add(1, Ordering::Relaxed) < LINES_PER_SECOND {
+            return true;
+        }
+        self.suppressed.fetch_add(1, Ordering::Relaxed);
+        if !self.listed.swap(true, Ordering::Relaxed) {
+            SUPPRESSING
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(self);
+        }
+        false
+    }
+
+    /// Starts a new second if the last is over, and says what it suppressed.
+    fn summarise_at(&'static self, now_ms: u64) -> bool {
+        let window_ms = self.window_ms.load(Ordering::Relaxed);
+        if now_ms.saturating_sub(window_ms) < WINDOW_MS && window_ms != 0 {
+            return false;
+        }
+        // One of the threads that see the end of a second starts the next.
+        let mine = self.window_ms.compare_exchange(
+            window_ms,
+            now_ms,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        if mine.is_err() {
+            return false;
+        }
+        self.lines.store(0, Ordering::Relaxed);
+        let suppressed = self.suppressed.swap(0, Ordering::Relaxed);
+        if suppressed > 0 {
+            submit(
+                &self.site,
+                None,
+                format_args!("{suppressed} more lines like this suppressed"),
+            );
+        }
+        true
+    }
+}
+
+/// Says what the sites whose second is over have suppressed. Gives whether any
+/// site still has something to say later.
+#[cfg(feature = "logging")]
+#[allow(dead_code)]
+pub(super) fn summarise_suppressed() -> bool {
+    let now_ms = now_ms();
+    let mut over = Vec::new();
+    let more = {
+        let mut sites = SUPPRESSING.lock().unwrap_or_else(PoisonError::into_inner);
+        sites.retain(|site| {
+            let waits = now_ms.saturating_sub(site.window_ms.load(Ordering::Relaxed)) < WINDOW_MS;
+            if !waits {
+                site.listed.store(false, Ordering::Relaxed);
+                over.push(*site);
+            }
+            waits
+        });
+        !sites.is_empty()
+    };
+    // Logged without the lock: the logger may call `limited!` itself.
+    for site in over {
+        site.summarise_at(now_ms);
+    }
+    more
+}
+
+/// Whether any site has a summary to give.
+#[cfg(any(test, feature = "logging"))]
+#[allow(dead_code)]
+pub(super) fn suppressing() -> bool {
+    SUPPRESSING
+        .try_lock()
+        .map_or(true, |sites| !sites.is_empty())
+}
+
+/// Milliseconds since the first use, from 1.
+fn now_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let elapsed = START.get_or_init(Instant::now).elapsed();
+    u64::try_from(elapsed.as_millis())
+        .unwrap_or(u64::MAX)
+        .saturating_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Severity;
+    use super::*;
+
+    #[test]
+    fn a_site_logs_so_many_lines_a_second() {
+        static LIMIT: RateLimited = RateLimited::new(Site::new(
+            Severity::Notice,
+            file!(),
+            line!(),
+            module_path!(),
+            || "",
+        ));
+        let admitted = (0..100).filter(|_| LIMIT.admits()).count();
+        assert_eq!(admitted, 10);
+        assert!(suppressing());
+        assert_eq!(LIMIT.suppressed.load(Ordering::Relaxed), 90);
+        assert!(!LIMIT.summarise_at(LIMIT.window_ms.load(Ordering::Relaxed) + WINDOW_MS - 1));
+        assert!(LIMIT.summarise_at(LIMIT.window_ms.load(Ordering::Relaxed) + WINDOW_MS));
+        assert_eq!(LIMIT.suppressed.load(Ordering::Relaxed), 0);
+    }
+}

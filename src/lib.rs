@@ -6,5 +6,8 @@ pub mod frame;
 pub mod ids;
 pub mod listener;
 pub mod logging;
+pub mod peer;
+pub mod policy;
+pub mod proc;
 pub mod sandbox;
 pub mod sys;

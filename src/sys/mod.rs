@@ -5,5 +5,8 @@
 //! functions take `BorrowedFd` and give `OwnedFd`.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "names")]
+pub mod account;
+
 #[cfg(feature = "sandbox")]
 pub(crate) mod startup;

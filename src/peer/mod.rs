@@ -1,0 +1,17 @@
+//! Asks the kernel who is at the other end of a connection.
+//!
+//! Facts come from the accepted descriptor (`SO_PEERCRED`, `SO_PEERGROUPS`,
+//! `SO_PEERPIDFD`, `SO_PEERSEC`) and, where a rule asks for them, from `/proc`
+//! while a pidfd shows that the process still lives.
+//!
+//! Invariants: a fact that could not be read is [`Fact::Unreadable`] and never a
+//! value; an id that has no mapping in this user namespace is `None`; a process is
+//! held by its pidfd and never by its number alone.
+//!
+//! Not here: who may enter. That is decided by `policy`, from [`Facts`] alone.
+
+mod credentials;
+mod facts;
+
+pub use credentials::{Credentials, IdMaps};
+pub use facts::{Exe, Fact, FactKind, Facts, FileId, Needs, Process, Unreadable};

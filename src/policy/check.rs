@@ -1,0 +1,180 @@
+//! The policy, and its verdict on one peer.
+
+#![forbid(unsafe_code)]
+
+use super::authorized::Authorized;
+use super::denial::{Denial, DenialReason, RuleKind, RuleRef};
+use super::rule::{Outcome, Rule, Value};
+use crate::ids::Uid;
+use crate::peer::{Facts, Needs};
+
+/// Who may enter. Immutable; a reload puts another one in its place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Policy {
+    pub(super) allow: Vec<Rule>,
+    pub(super) deny: Vec<Rule>,
+    own_user: Uid,
+}
+
+impl Policy {
+    /// Puts the rules in force, in their order. Without an allow rule, only the
+    /// server's own user is admitted.
+    pub fn new(allow: Vec<Rule>, deny: Vec<Rule>, own_user: Uid) -> Self {
+        let allow = if allow.is_empty() {
+            vec![Rule::own_user_only(own_user)]
+        } else {
+            allow
+        };
+        Self {
+            allow,
+            deny,
+            own_user,
+        }
+    }
+
+    /// The allow rules; number 1 comes first. Never empty.
+    pub fn allow_rules(&self) -> &[Rule] {
+        &self.allow
+    }
+
+    /// The deny rules; number 1 comes first.
+    pub fn deny_rules(&self) -> &[Rule] {
+        &self.deny
+    }
+
+    /// The server's own user, after any drop of privileges.
+    pub fn own_user(&self) -> Uid {
+        self.own_user
+    }
+
+    /// All facts that any rule may ask for.
+    pub fn needs(&self) -> Needs {
+        let rules = self.allow.iter().chain(&self.deny);
+        rules.fold(Needs::NONE, |needs, rule| needs.and(rule.needs()))
+    }
+
+    /// The facts to learn next, because they can still change the verdict. Empty
+    /// once it stands.
+    ///
+    /// What the socket answers comes first, then the process, the digest last.
+    pub fn asks(&self, facts: &Facts) -> Needs {
+        let deny = outcomes(&self.deny, facts);
+        let allow = outcomes(&self.allow, facts);
+        let open_deny = union(deny.iter().filter(|rule| rule.worst == Value::False));
+        let is_decided = deny.iter().any(|rule| rule.worst != Value::False);
+        let may_admit = allow.iter().any(|rule| rule.best == Value::True);
+        if is_decided || !may_admit {
+            return Needs::NONE;
+        }
+        if !open_deny.is_empty() {
+            return next_stage(facts.unasked(open_deny));
+        }
+        if allow.iter().any(|rule| rule.now == Value::True) {
+            return Needs::NONE;
+        }
+        let open_allow = union(allow.iter().filter(|rule| rule.best == Value::True));
+        next_stage(facts.unasked(open_allow))
+    }
+
+    /// The verdict. Facts that nobody asked for count as not to be had; call
+    /// [`Policy::asks`] until it is empty for the least reading.
+    ///
+    /// # Errors
+    ///
+    /// The denial, with the rule that decided, and the fact that was missing.
+    pub fn check(&self, facts: &Facts) -> Result<Authorized, Denial> {
+        let deny = outcomes(&self.deny, facts);
+        for wanted in [Value::True, Value::Unknown] {
+            let found = numbered(&self.deny, &deny).find(|(_, _, outcome)| outcome.now == wanted);
+            if let Some((number, rule, outcome)) = found {
+                return Err(denied_by(RuleKind::Deny, number, rule, outcome));
+            }
+        }
+        let allow = outcomes(&self.allow, facts);
+        let by = |wanted| {
+            numbered(&self.allow, &allow).find(move |(_, _, outcome)| outcome.now == wanted)
+        };
+        if let Some((number, rule, _)) = by(Value::True) {
+            return Ok(Authorized::new(facts, number, rule));
+        }
+        match by(Value::Unknown) {
+            Some((number, rule, outcome)) => Err(denied_by(RuleKind::Allow, number, rule, outcome)),
+            None => Err(Denial::without_rule(DenialReason::NoRule)),
+        }
+    }
+}
+
+fn outcomes(rules: &[Rule], facts: &Facts) -> Vec<Outcome> {
+    rules.iter().map(|rule| rule.outcome(facts)).collect()
+}
+
+fn numbered<'r>(
+    rules: &'r [Rule],
+    outcomes: &'r [Outcome],
+) -> impl Iterator<Item = (u32, &'r Rule, &'r Outcome)> {
+    (1..)
+        .zip(rules.iter().zip(outcomes))
+        .map(|(number, (rule, outcome))| (number, rule, outcome))
+}
+
+/// What open rules still ask for. A rule that is decided asks for nothing more,
+/// though it may hold criteria that nobody evaluated.
+fn union<'o>(outcomes: impl Iterator<Item = &'o Outcome>) -> Needs {
+    outcomes
+        .filter(|outcome| outcome.now == Value::Unknown)
+        .fold(Needs::NONE, |needs, outcome| needs.and(outcome.unasked))
+}
+
+/// A digest comes with the executable that it is of, read in one go.
+fn next_stage(unasked: Needs) -> Needs {
+    use crate::peer::FactKind::Sha256;
+    let digest = Needs::only(Sha256);
+    [
+        unasked.within(Needs::SOCKET),
+        unasked.within(Needs::PROCESS).without(digest),
+        unasked,
+    ]
+    .into_iter()
+    .find(|stage| !stage.is_empty())
+    .unwrap_or(Needs::NONE)
+}
+
+fn denied_by(kind: RuleKind, number: u32, rule: &Rule, outcome: &Outcome) -> Denial {
+    let rule = RuleRef {
+        kind,
+        number,
+        text: rule.text().clone(),
+    };
+    if outcome.now == Value::True {
+        return Denial {
+            reason: DenialReason::DenyRule,
+            rule: Some(rule),
+            cause: None,
+        };
+    }
+    match outcome.unreadable {
+        Some((fact, why)) => Denial {
+            reason: DenialReason::of_unreadable(fact, why),
+            rule: Some(rule),
+            cause: Some((fact, why)),
+        },
+        // Nobody asked: what is left is a fact that the caller did not read.
+        None => Denial {
+            reason: DenialReason::Unreadable(first_of(outcome.unasked)),
+            rule: Some(rule),
+            cause: None,
+        },
+    }
+}
+
+fn first_of(needs: Needs) -> crate::peer::FactKind {
+    use crate::peer::FactKind::{Args, Credentials, Exe, Groups, Label, Name, Process, Sha256};
+    [Groups, Label, Process, Exe, Sha256, Name, Args]
+        .into_iter()
+        .find(|kind| needs.has(*kind))
+        .unwrap_or(Credentials)
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

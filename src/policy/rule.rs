@@ -1,0 +1,398 @@
+//! A rule: every clause must hold, and of a clause any one criterion.
+//!
+//! As text, commas join clauses and bars join the alternatives of one:
+//! `uid:33|uid:34,exe:/usr/sbin/nginx`.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::criterion::{Criterion, Truth};
+use super::names::Names;
+use super::text::{Piece, split};
+use crate::ids::Uid;
+use crate::peer::{FactKind, Facts, Needs, Unreadable};
+
+/// The longest text of a rule, in bytes.
+pub const MAX_RULE_BYTES: usize = 65_536;
+/// The most clauses in a rule.
+pub const MAX_CLAUSES: usize = 64;
+/// The most alternatives in a clause.
+pub const MAX_ALTERNATIVES: usize = 1_024;
+
+/// What is wrong with a rule, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RuleError {
+    /// Characters from the start of the rule's text, from 1.
+    pub column: usize,
+    /// What is wrong and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for RuleError {}
+
+/// One rule of a policy. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rule {
+    clauses: Arc<[Vec<Criterion>]>,
+    text: Arc<str>,
+}
+
+impl Rule {
+    /// Reads a rule.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, with its column: an empty or unknown
+    /// criterion, a value out of range, a name that nobody has, or two criteria
+    /// that no peer meets at once.
+    pub fn parse(text: &str, names: &dyn Names) -> Result<Self, RuleError> {
+        if text.len() > MAX_RULE_BYTES {
+            let message = format!("expected a rule of at most {MAX_RULE_BYTES} bytes");
+            return Err(RuleError { column: 1, message });
+        }
+        let mut builder = RuleBuilder::default();
+        for clause in split(Piece { column: 1, text }, ',') {
+            let mut alternatives = Vec::new();
+            for piece in split(clause, '|') {
+                let criterion = Criterion::parse(piece.text, names).map_err(|error| RuleError {
+                    column: piece.column,
+                    message: error.0,
+                })?;
+                alternatives.push(criterion);
+            }
+            builder.clauses.push(alternatives);
+            builder.validate().map_err(|message| RuleError {
+                column: clause.column,
+                message,
+            })?;
+        }
+        Ok(builder.finish())
+    }
+
+    /// The rule that holds where no other was given.
+    pub(super) fn own_user_only(own_user: Uid) -> Self {
+        RuleBuilder {
+            clauses: vec![vec![Criterion::User(own_user, Some(String::from("self")))]],
+        }
+        .finish()
+    }
+
+    /// Its canonical text, which parses again to the same rule.
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    /// Its clauses: all must hold, each if any of its criteria does.
+    pub fn clauses(&self) -> &[Vec<Criterion>] {
+        &self.clauses
+    }
+
+    /// All facts that it may ask for.
+    pub fn needs(&self) -> Needs {
+        self.criteria()
+            .fold(Needs::NONE, |needs, criterion| needs.and(criterion.needs()))
+    }
+
+    /// Whether it holds only for chosen processes and not for all of a user:
+    /// by pid, executable, digest, name or arguments.
+    pub fn names_process(&self) -> bool {
+        self.has_clause_within(Needs::PROCESS)
+    }
+
+    /// Whether it holds only for chosen programs.
+    pub fn names_executable(&self) -> bool {
+        self.has_clause_within(Needs::EXECUTABLE)
+    }
+
+    /// Whether anyone could make it hold by choosing a name or arguments.
+    pub fn is_forgeable(&self) -> bool {
+        self.clauses.iter().all(|clause| {
+            clause
+                .iter()
+                .any(|one| one.is_forgeable() || *one == Criterion::Any)
+        })
+    }
+
+    /// All criteria of all clauses.
+    pub(super) fn criteria(&self) -> impl Iterator<Item = &Criterion> {
+        self.clauses.iter().flatten()
+    }
+
+    fn has_clause_within(&self, kinds: Needs) -> bool {
+        let inside = |one: &Criterion| one.needs().has_any(kinds);
+        self.clauses.iter().any(|clause| clause.iter().all(inside))
+    }
+
+    /// What the facts say about it.
+    pub(super) fn outcome(&self, facts: &Facts) -> Outcome {
+        self.clauses
+            .iter()
+            .map(|clause| {
+                clause
+                    .iter()
+                    .map(|criterion| Outcome::from(criterion.holds(facts)))
+                    .fold(Outcome::FALSE, Outcome::or)
+            })
+            .fold(Outcome::TRUE, Outcome::and)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Puts a rule together from lists, as the `authorised_peer_*` options give them.
+#[derive(Clone, Default, Debug)]
+pub struct RuleBuilder {
+    clauses: Vec<Vec<Criterion>>,
+}
+
+impl RuleBuilder {
+    /// Asks that one of these holds. An empty list asks for nothing.
+    ///
+    /// # Errors
+    ///
+    /// Says in words which bound is crossed, or which criteria no peer meets at once.
+    pub fn any_of(&mut self, alternatives: Vec<Criterion>) -> Result<&mut Self, String> {
+        if !alternatives.is_empty() {
+            self.clauses.push(alternatives);
+            self.validate()?;
+        }
+        Ok(self)
+    }
+
+    /// The rule, or `None` if nothing was asked.
+    pub fn build(self) -> Option<Rule> {
+        (!self.clauses.is_empty()).then(|| self.finish())
+    }
+
+    fn finish(self) -> Rule {
+        let text = self
+            .clauses
+            .iter()
+            .map(|clause| joined(clause, "|"))
+            .collect::<Vec<_>>();
+        Rule {
+            text: text.join(",").into(),
+            clauses: self.clauses.into(),
+        }
+    }
+
+    /// Holds after every clause, so that only the last can be at fault.
+    fn validate(&self) -> Result<(), String> {
+        if self.clauses.len() > MAX_CLAUSES {
+            return Err(format!("expected at most {MAX_CLAUSES} criteria in a rule"));
+        }
+        let Some((last, before)) = self.clauses.split_last() else {
+            return Ok(());
+        };
+        if last.len() > MAX_ALTERNATIVES {
+            return Err(format!("expected at most {MAX_ALTERNATIVES} alternatives"));
+        }
+        let clash = before
+            .iter()
+            .find(|clause| exclude_each_other(clause, last));
+        match clash {
+            None => Ok(()),
+            Some(other) => Err(format!(
+                "no peer can match {} and {} at once; for either of them write {}",
+                joined(other, "|"),
+                joined(last, "|"),
+                joined(&[other.as_slice(), last.as_slice()].concat(), "|"),
+            )),
+        }
+    }
+}
+
+fn joined(criteria: &[Criterion], separator: &str) -> String {
+    criteria
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(separator)
+}
+
+/// Whether each pair names two different values of one thing, of which a peer has one.
+fn exclude_each_other(left: &[Criterion], right: &[Criterion]) -> bool {
+    left.iter()
+        .all(|one| right.iter().all(|other| differ(one, other)))
+}
+
+/// Groups, addresses and paths are left out: a peer may well be in two groups.
+fn differ(one: &Criterion, other: &Criterion) -> bool {
+    match (one, other) {
+        (Criterion::User(a, _), Criterion::User(b, _)) => a != b,
+        (Criterion::Pid(a), Criterion::Pid(b)) => a != b,
+        (Criterion::Sha256(a), Criterion::Sha256(b)) => a != b,
+        (Criterion::Label(a), Criterion::Label(b))
+        | (Criterion::Name(a), Criterion::Name(b))
+        | (Criterion::Args(a), Criterion::Args(b)) => a != b,
+        _ => false,
+    }
+}
+
+/// What the facts say about a rule: now, and if every fact that nobody asked for
+/// yet would turn out well (`best`) or badly (`worst`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Outcome {
+    pub(super) now: Value,
+    pub(super) best: Value,
+    pub(super) worst: Value,
+    /// The facts that are still to be asked for.
+    pub(super) unasked: Needs,
+    /// The first fact that could not be read.
+    pub(super) unreadable: Option<(FactKind, Unreadable)>,
+}
+
+/// Kleene's three values, in the order in which "or" takes the largest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Value {
+    False,
+    Unknown,
+    True,
+}
+
+impl Outcome {
+    const TRUE: Self = Self::certain(Value::True);
+    const FALSE: Self = Self::certain(Value::False);
+
+    const fn certain(value: Value) -> Self {
+        Self {
+            now: value,
+            best: value,
+            worst: value,
+            unasked: Needs::NONE,
+            unreadable: None,
+        }
+    }
+
+    fn or(self, other: Self) -> Self {
+        self.join(other, Value::max)
+    }
+
+    fn and(self, other: Self) -> Self {
+        self.join(other, Value::min)
+    }
+
+    fn join(self, other: Self, choose: fn(Value, Value) -> Value) -> Self {
+        Self {
+            now: choose(self.now, other.now),
+            best: choose(self.best, other.best),
+            worst: choose(self.worst, other.worst),
+            unasked: self.unasked.and(other.unasked),
+            unreadable: self.unreadable.or(other.unreadable),
+        }
+    }
+}
+
+impl From<Truth> for Outcome {
+    fn from(truth: Truth) -> Self {
+        match truth {
+            Truth::True => Self::TRUE,
+            Truth::False => Self::FALSE,
+            Truth::Unreadable(kind, why) => Self {
+                unreadable: Some((kind, why)),
+                ..Self::certain(Value::Unknown)
+            },
+            Truth::Unasked(kind) => Self {
+                now: Value::Unknown,
+                best: Value::True,
+                worst: Value::False,
+                unasked: Needs::only(kind),
+                unreadable: None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Numeric;
+
+    const NAMES: Numeric = Numeric {
+        own_user: Uid::ROOT,
+    };
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        match Rule::parse(text, &NAMES) {
+            Ok(rule) => {
+                assert_eq!(rule.to_string(), expected);
+                assert_eq!(Rule::parse(expected, &NAMES).as_ref(), Ok(&rule));
+            }
+            Err(error) => assert_eq!(format!("{}: {error}", error.column), expected),
+        }
+    }
+
+    #[test]
+    fn rules_print_as_they_parse() {
+        check("uid:33", "uid:33");
+        check(" uid:33 | uid:34 , exe:/a ", "uid:33|uid:34,exe:/a");
+        check("args:a\\,b,any", "args:a\\,b,any");
+        check("gid:1,gid:2", "gid:1,gid:2");
+    }
+
+    #[test]
+    fn errors_point_at_their_place() {
+        check("", "1: expected a criterion, keyword:value, found \"\"");
+        check(
+            "uid:33,",
+            "8: expected a criterion, keyword:value, found \"\"",
+        );
+        check(
+            "uid:33, usr:x",
+            "9: unknown criterion, found \"usr\"; did you mean \"user\"",
+        );
+        check(
+            "pid:1|pid:x",
+            "7: pid: expected a number from 1 to 2147483647, found \"x\"",
+        );
+        check(
+            "uid:33,uid:34",
+            "8: no peer can match uid:33 and uid:34 at once; for either of them write uid:33|uid:34",
+        );
+    }
+
+    #[test]
+    fn bounds_hold_at_their_edge() {
+        let clauses = |count: usize| vec!["gid:1"; count].join(",");
+        assert!(Rule::parse(&clauses(MAX_CLAUSES), &NAMES).is_ok());
+        assert!(Rule::parse(&clauses(MAX_CLAUSES + 1), &NAMES).is_err());
+        let alternatives = |count: usize| vec!["gid:1"; count].join("|");
+        assert!(Rule::parse(&alternatives(MAX_ALTERNATIVES), &NAMES).is_ok());
+        assert!(Rule::parse(&alternatives(MAX_ALTERNATIVES + 1), &NAMES).is_err());
+        let long = |bytes: usize| format!("args:{}", "a".repeat(bytes - 5));
+        assert!(Rule::parse(&long(MAX_RULE_BYTES), &NAMES).is_ok());
+        assert!(Rule::parse(&long(MAX_RULE_BYTES + 1), &NAMES).is_err());
+    }
+
+    #[test]
+    fn a_rule_names_a_process_only_if_no_alternative_escapes() {
+        let names = |text: &str| {
+            let rule = Rule::parse(text, &NAMES).unwrap();
+            (
+                rule.names_process(),
+                rule.names_executable(),
+                rule.is_forgeable(),
+            )
+        };
+        assert_eq!(names("uid:1"), (false, false, false));
+        assert_eq!(names("uid:1,exe:/a"), (true, true, false));
+        assert_eq!(names("exe:/a|uid:1"), (false, false, false));
+        assert_eq!(names("pid:1|exe:/a"), (true, false, false));
+        assert_eq!(names("name:a,args:b"), (true, false, true));
+        assert_eq!(names("name:a|uid:1"), (false, false, true));
+        assert_eq!(names("name:a,uid:1"), (true, false, false));
+    }
+}

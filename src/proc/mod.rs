@@ -1,0 +1,16 @@
+//! Parses texts of `/proc`: bytes in, facts out.
+//!
+//! Invariants: no input panics; what a parser does not understand is `None` and
+//! never a default.
+//!
+//! Not here: opening or reading any file.
+
+#![forbid(unsafe_code)]
+
+mod id_map;
+mod pidfd;
+mod status;
+
+pub use id_map::{covers_all_ids, overflow_id};
+pub use pidfd::{PidfdState, pidfd_state};
+pub use status::{Capabilities, capabilities, has_capability};

@@ -2,6 +2,7 @@
 //! that admits only the peers that the kernel vouches for, and serves them from
 //! a bounded pool of threads.
 
+pub mod admission;
 pub mod frame;
 pub mod ids;
 pub mod listener;

@@ -1,0 +1,116 @@
+//! What a server allows each of those who connect.
+
+use std::time::Duration;
+
+/// The longest that a penalty grows to by doubling, unless its first length is
+/// longer still.
+pub const LONGEST_PENALTY: Duration = Duration::from_secs(60 * 60);
+
+/// How many that have nothing open are remembered, for their rates, denials and
+/// penalties. Those with open connections come on top, at most one for each
+/// connection.
+pub const DEFAULT_REMEMBERED: usize = 4_096;
+
+/// So many in so much time: a token bucket that holds `count` at most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rate {
+    count: u32,
+    per: Duration,
+}
+
+impl Rate {
+    /// `None` if either is zero, or if `per` is longer than a day or shorter
+    /// than a nanosecond for each of `count`.
+    pub fn new(count: u32, per: Duration) -> Option<Self> {
+        let rate = Self { count, per };
+        let possible = count > 0 && per <= Duration::from_secs(86_400) && !rate.step().is_zero();
+        possible.then_some(rate)
+    }
+
+    /// How many may come at once.
+    pub fn count(self) -> u32 {
+        self.count
+    }
+
+    /// In how much time the bucket fills up again.
+    pub fn per(self) -> Duration {
+        self.per
+    }
+
+    /// The time between two at an even pace.
+    pub(super) fn step(self) -> Duration {
+        self.per.checked_div(self.count).unwrap_or(Duration::ZERO)
+    }
+}
+
+/// The bounds that hold for all. See `limit=` for exceptions.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open connections altogether, 1 or more.
+    pub max_connections: usize,
+    /// Open connections of one user. `None`: no bound of its own.
+    pub per_uid: Option<usize>,
+    /// New connections of one user.
+    pub rate_per_uid: Option<Rate>,
+    /// A penalty begins with this many denials within [`penalty`](Self::penalty).
+    /// 0: never.
+    pub denials_before_penalty: u32,
+    /// A penalty begins with this many signs of abuse ([`Abuse`](super::Abuse))
+    /// within [`penalty`](Self::penalty). 0: never, they are only counted and logged.
+    pub abuse_before_penalty: u32,
+    /// How long the first penalty is. Each further one is twice as long, up to
+    /// [`LONGEST_PENALTY`]; see [`Admission`](super::Admission) for how that decays.
+    pub penalty: Duration,
+    /// How many without open connections are remembered.
+    pub remembered: usize,
+    /// Bounds of their own for some. The first whose rule matches is taken.
+    pub exceptions: Vec<Exception>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 200,
+            per_uid: None,
+            rate_per_uid: None,
+            denials_before_penalty: 5,
+            abuse_before_penalty: 0,
+            penalty: Duration::from_secs(60),
+            remembered: DEFAULT_REMEMBERED,
+            exceptions: Vec::new(),
+        }
+    }
+}
+
+/// Bounds of their own for the peers that a rule matches (`limit=`).
+///
+/// Their connections are counted apart from the user's others, so that a busy
+/// program and the rest of its user's don't use up each other's share. Penalties
+/// are not excepted.
+#[derive(Clone, Debug)]
+pub struct Exception {
+    /// A name that stays the same over reloads: the text of the rule.
+    pub name: String,
+    /// Open connections of one user. `None`: no bound but `max_connections`.
+    pub connections: Option<usize>,
+    /// New connections of one user. `None`: no bound.
+    pub rate: Option<Rate>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_never_zero_nor_endless() {
+        let second = Duration::from_secs(1);
+        assert!(Rate::new(0, second).is_none());
+        assert!(Rate::new(1, Duration::ZERO).is_none());
+        assert!(Rate::new(1, Duration::from_secs(86_401)).is_none());
+        assert!(Rate::new(2, Duration::from_nanos(1)).is_none());
+        assert_eq!(
+            Rate::new(50, second).map(Rate::step),
+            Some(Duration::from_millis(20))
+        );
+    }
+}

@@ -395,7 +395,7 @@ impl Book {
         }
         if let Some((reason, number)) = self.full.sweep(now, all) {
             told.push(PassedOver {
-                who: Who::Nobody,
+                who: None,
                 process: None,
                 reason,
                 number,

@@ -310,7 +310,7 @@ mod tests {
         let limits = limits();
         let place = ledger.open(key(uid), &limits, now).unwrap();
         for _ in 0..times {
-            let _ = ledger.get(place).unwrap().strikes.denied(&limits, now);
+            let _ = ledger.get(place).unwrap().strikes.strike(&limits, now);
         }
         ledger.settle(place, &limits, now);
     }
@@ -396,7 +396,7 @@ mod tests {
             let pid = crate::ids::Pid::from_raw(number).unwrap();
             let process = Some(ProcessKey { pid, identity: 0 });
             let strikes = account.strikes_for(process, now).unwrap();
-            let _ = strikes.denied(&limits(), now);
+            let _ = strikes.strike(&limits(), now);
         }
         assert_eq!(account.processes.len(), PROCESSES_PER_UID);
     }

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-/// The longest that a penalty grows to by doubling, unless its first length is
-/// longer still.
-pub const LONGEST_PENALTY: Duration = Duration::from_secs(60 * 60);
+use super::abuse::Abuse;
+use crate::policy::{Facts, Needs, Rule};
 
 /// How many that have nothing open are remembered, for their rates, denials and
 /// penalties. Those with open connections come on top, at most one for each
 /// connection.
-pub const DEFAULT_REMEMBERED: usize = 4_096;
+pub const DEFAULT_REMEMBERED: usize = 8_192;
 
 /// So many in so much time: a token bucket that holds `count` at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,15 +51,16 @@ pub struct Limits {
     pub per_uid: Option<usize>,
     /// New connections of one user.
     pub rate_per_uid: Option<Rate>,
-    /// A penalty begins with this many denials within [`penalty`](Self::penalty).
-    /// 0: never.
+    /// A penalty begins with this many offences within [`penalty`](Self::penalty),
+    /// of the kinds in [`offences`](Self::offences) together. 0: never.
     pub denials_before_penalty: u32,
-    /// A penalty begins with this many signs of abuse ([`Abuse`](super::Abuse))
-    /// within [`penalty`](Self::penalty). 0: never, they are only counted and logged.
-    pub abuse_before_penalty: u32,
-    /// How long the first penalty is. Each further one is twice as long, up to
-    /// [`LONGEST_PENALTY`]; see [`Admission`](super::Admission) for how that decays.
+    /// What counts towards a penalty.
+    pub offences: Offences,
+    /// How long the first penalty is; 0: none ever begins. Each further one is
+    /// twice as long; see [`Admission`](super::Admission) for how that decays.
     pub penalty: Duration,
+    /// Where that doubling ends, unless [`penalty`](Self::penalty) is longer still.
+    pub penalty_max: Duration,
     /// How many without open connections are remembered.
     pub remembered: usize,
     /// Bounds of their own for some. The first whose rule matches is taken.
@@ -74,11 +74,78 @@ impl Default for Limits {
             per_uid: None,
             rate_per_uid: None,
             denials_before_penalty: 5,
-            abuse_before_penalty: 0,
+            offences: Offences::default(),
             penalty: Duration::from_secs(60),
+            penalty_max: Duration::from_secs(60 * 60),
             remembered: DEFAULT_REMEMBERED,
             exceptions: Vec::new(),
         }
+    }
+}
+
+impl Limits {
+    /// The number of the exception that holds for a peer, if one does.
+    pub fn exception_for(&self, facts: &Facts) -> Option<usize> {
+        self.exceptions
+            .iter()
+            .position(|exception| exception.rule.holds(facts))
+    }
+
+    /// What has to be known of a peer to tell which exception holds.
+    pub fn needs(&self) -> Needs {
+        self.exceptions
+            .iter()
+            .fold(Needs::NONE, |needs, exception| {
+                needs.and(exception.rule.needs())
+            })
+    }
+}
+
+/// What counts towards a penalty (`penalty_for`). Everything is counted and
+/// logged, whether it is here or not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offences {
+    /// Denials by the policy.
+    pub denials: bool,
+    /// Each kind of [`Abuse`], by [`Abuse::index`].
+    abuse: [bool; Abuse::ALL.len()],
+}
+
+impl Offences {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        denials: false,
+        abuse: [false; Abuse::ALL.len()],
+    };
+
+    /// Adds a kind of abuse.
+    #[must_use]
+    pub fn with(mut self, abuse: Abuse) -> Self {
+        if let Some(counts) = self.abuse.get_mut(abuse.index()) {
+            *counts = true;
+        }
+        self
+    }
+
+    /// Adds denials.
+    #[must_use]
+    pub fn with_denials(self) -> Self {
+        Self {
+            denials: true,
+            ..self
+        }
+    }
+
+    /// Whether a kind of abuse is in it.
+    pub fn has(self, abuse: Abuse) -> bool {
+        self.abuse.get(abuse.index()).copied().unwrap_or(false)
+    }
+}
+
+impl Default for Offences {
+    /// Denials, and breaches of the protocol.
+    fn default() -> Self {
+        Self::NONE.with_denials().with(Abuse::Protocol)
     }
 }
 
@@ -89,8 +156,8 @@ impl Default for Limits {
 /// are not excepted.
 #[derive(Clone, Debug)]
 pub struct Exception {
-    /// A name that stays the same over reloads: the text of the rule.
-    pub name: String,
+    /// For whom. What can't be read of a peer does not make it hold.
+    pub rule: Rule,
     /// Open connections of one user. `None`: no bound but `max_connections`.
     pub connections: Option<usize>,
     /// New connections of one user. `None`: no bound.

@@ -8,7 +8,7 @@
 //! Invariants: memory is bounded. One account is about half a KiB, and at most
 //! 3 KiB more with [`PROCESSES_PER_UID`] remembered processes; there are at most
 //! [`Limits::remembered`] accounts without, and [`Limits::max_connections`] with
-//! open connections: with the defaults 15 MiB in the worst case, 2 MiB where no
+//! open connections: with the defaults 30 MiB in the worst case, 4 MiB where no
 //! rule tells processes apart. One short lock, never held over a system call.
 //! Nothing here asks a clock, except for the return of a ticket.
 //!
@@ -26,7 +26,7 @@ mod subject;
 
 pub use abuse::Abuse;
 pub use ledger::PROCESSES_PER_UID;
-pub use limits::{DEFAULT_REMEMBERED, Exception, LONGEST_PENALTY, Limits, Rate};
+pub use limits::{DEFAULT_REMEMBERED, Exception, Limits, Offences, Rate};
 pub use refusal::{Refusal, RefusalReason, Told};
 pub use subject::{ProcessKey, Subject, Who};
 
@@ -199,13 +199,13 @@ impl Admission {
     pub fn denied(&self, subject: &Subject, now: Instant) -> Option<PenaltyStarted> {
         let mut book = self.book();
         let limits = Arc::clone(&book.limits);
-        if limits.denials_before_penalty == 0 {
+        if !limits.offences.denials {
             return None;
         }
         let length = book.change(subject, &limits, now, |account| {
             account
                 .strikes_for(subject.process, now)?
-                .denied(&limits, now)
+                .strike(&limits, now)
         })?;
         Some(book.begun(length, subject))
     }
@@ -220,12 +220,12 @@ impl Admission {
         let mut pattern = None;
         let length = book.change(subject, &limits, now, |account| {
             pattern = account.signs.count(abuse, now);
-            if limits.abuse_before_penalty == 0 {
+            if !limits.offences.has(abuse) {
                 return None;
             }
             account
                 .strikes_for(subject.process, now)?
-                .abused(&limits, now)
+                .strike(&limits, now)
         });
         AbuseNoticed {
             pattern,
@@ -315,7 +315,7 @@ impl Book {
             return Err(self.full.refuse(reason, now));
         }
         let key = excepted.map_or(main, |one| Key {
-            exception: number_of(&one.name),
+            exception: number_of(one.rule.text()),
             ..main
         });
         let full = || Refusal {
@@ -442,11 +442,11 @@ fn take(
     Ok(())
 }
 
-/// A number that stays the same over reloads. The names are the administrator's
-/// own, so nobody else can choose them to be equal.
-fn number_of(name: &str) -> u64 {
+/// A number that stays the same over reloads. Rules are the administrator's own,
+/// so nobody else can choose two to be equal.
+fn number_of(rule: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
+    rule.hash(&mut hasher);
     hasher.finish().max(1)
 }
 

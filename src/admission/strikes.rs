@@ -2,24 +2,24 @@
 //!
 //! Pure: the time is an argument.
 //!
-//! Denials (and signs of abuse, apart) are counted from the first on for the
+//! Denials, and signs of abuse where they count, are counted from the first on for the
 //! length of a penalty, then anew. A penalty is twice as long as the one before
 //! it; for each length of the last penalty that passes in peace after its end,
 //! one doubling is forgotten.
 
 use std::time::{Duration, Instant};
 
-use super::limits::{LONGEST_PENALTY, Limits};
+use super::limits::Limits;
 use super::refusal::{Fold, Refusal, RefusalReason};
 
-/// How often a penalty can double: beyond this any is longer than [`LONGEST_PENALTY`].
-const MOST_DOUBLINGS: u32 = 22;
+/// How often a penalty can double: a nanosecond then is half a minute, and any
+/// longer penalty has reached its bound.
+const MOST_DOUBLINGS: u32 = 30;
 
 /// What is held against one user or process.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Strikes {
-    denials: Window,
-    abuse: Window,
+    offences: Window,
     penalty: Option<Penalty>,
     pub(super) fold: Fold,
 }
@@ -80,19 +80,11 @@ impl Strikes {
         )
     }
 
-    /// Counts a denial. The length of the penalty if one begins.
-    pub(super) fn denied(&mut self, limits: &Limits, now: Instant) -> Option<Duration> {
+    /// Counts an offence. The length of the penalty if one begins.
+    pub(super) fn strike(&mut self, limits: &Limits, now: Instant) -> Option<Duration> {
         let begins = self
-            .denials
+            .offences
             .reaches(limits.denials_before_penalty, limits.penalty, now);
-        begins.then(|| self.begin(limits, now)).flatten()
-    }
-
-    /// Counts a sign of abuse. The length of the penalty if one begins.
-    pub(super) fn abused(&mut self, limits: &Limits, now: Instant) -> Option<Duration> {
-        let begins = self
-            .abuse
-            .reaches(limits.abuse_before_penalty, limits.penalty, now);
         begins.then(|| self.begin(limits, now)).flatten()
     }
 
@@ -102,7 +94,7 @@ impl Strikes {
             return None;
         }
         let doublings = self.doublings_left(now);
-        let longest = LONGEST_PENALTY.max(limits.penalty);
+        let longest = limits.penalty_max.max(limits.penalty);
         let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
         let length = limits.penalty.saturating_mul(factor).min(longest);
         let next = doublings.saturating_add(1).min(MOST_DOUBLINGS);
@@ -125,8 +117,7 @@ impl Strikes {
 
     /// Whether nothing is lost if it is forgotten.
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
-        self.denials.is_over(now)
-            && self.abuse.is_over(now)
+        self.offences.is_over(now)
             && self.left(now).is_none()
             && self.doublings_left(now) == 0
             && self.fold.is_forgettable(now)
@@ -145,7 +136,6 @@ mod tests {
     fn limits() -> Limits {
         Limits {
             denials_before_penalty: 5,
-            abuse_before_penalty: 3,
             penalty: Duration::from_secs(60),
             ..Limits::default()
         }
@@ -159,10 +149,10 @@ mod tests {
     fn a_penalty_begins_with_the_last_denial_and_not_before() {
         let (mut strikes, limits, start) = (Strikes::default(), limits(), Instant::now());
         for _ in 0..4 {
-            assert_eq!(strikes.denied(&limits, start), None);
+            assert_eq!(strikes.strike(&limits, start), None);
         }
         assert_eq!(
-            strikes.denied(&limits, start + seconds(59)),
+            strikes.strike(&limits, start + seconds(59)),
             Some(seconds(60))
         );
         assert!(strikes.refuse(false, start + seconds(118)).is_some());
@@ -173,7 +163,7 @@ mod tests {
     fn denials_spread_over_more_than_the_penaltys_time_count_anew() {
         let (mut strikes, limits, start) = (Strikes::default(), limits(), Instant::now());
         for place in 0..40 {
-            assert_eq!(strikes.denied(&limits, start + seconds(place * 20)), None);
+            assert_eq!(strikes.strike(&limits, start + seconds(place * 20)), None);
         }
     }
 
@@ -182,7 +172,7 @@ mod tests {
         let (mut strikes, limits, mut now) = (Strikes::default(), limits(), Instant::now());
         let mut lengths = Vec::new();
         for _ in 0..8 {
-            let length = (0..5).find_map(|_| strikes.denied(&limits, now)).unwrap();
+            let length = (0..5).find_map(|_| strikes.strike(&limits, now)).unwrap();
             lengths.push(length.as_secs());
             now += length;
         }
@@ -190,7 +180,7 @@ mod tests {
         // Eight doublings, and one is forgotten for each hour of peace.
         now += seconds(3600) * 6;
         assert_eq!(
-            (0..5).find_map(|_| strikes.denied(&limits, now)),
+            (0..5).find_map(|_| strikes.strike(&limits, now)),
             Some(seconds(240))
         );
         assert!(!strikes.is_forgettable(now + seconds(240)));
@@ -201,20 +191,18 @@ mod tests {
     fn zero_means_never() {
         let limits = Limits {
             denials_before_penalty: 0,
-            abuse_before_penalty: 0,
             ..limits()
         };
         let (mut strikes, now) = (Strikes::default(), Instant::now());
-        assert!((0..1_000).all(|_| strikes.denied(&limits, now).is_none()));
-        assert!((0..1_000).all(|_| strikes.abused(&limits, now).is_none()));
+        assert!((0..1_000).all(|_| strikes.strike(&limits, now).is_none()));
         assert!(strikes.is_forgettable(now));
     }
 
     #[test]
     fn what_is_denied_during_a_penalty_does_not_lengthen_it() {
         let (mut strikes, limits, now) = (Strikes::default(), limits(), Instant::now());
-        assert!((0..5).any(|_| strikes.denied(&limits, now).is_some()));
-        assert!((0..50).all(|_| strikes.denied(&limits, now + seconds(30)).is_none()));
+        assert!((0..5).any(|_| strikes.strike(&limits, now).is_some()));
+        assert!((0..50).all(|_| strikes.strike(&limits, now + seconds(30)).is_none()));
         assert_eq!(strikes.left(now + seconds(30)), Some(seconds(30)));
     }
 }

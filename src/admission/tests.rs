@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ids::{Pid, Uid};
+use crate::policy::{Numeric, Rule};
 
 fn user(uid: u32) -> Subject {
     Subject::user(Uid::from_raw(uid).unwrap())
@@ -12,6 +13,20 @@ fn process(uid: u32, pid: i32) -> Subject {
         pid: Pid::from_raw(pid).unwrap(),
         identity: 1,
     })
+}
+
+fn exception(rule: &str, connections: Option<usize>) -> Exception {
+    Exception {
+        rule: Rule::parse(
+            rule,
+            &Numeric {
+                own_user: Uid::ROOT,
+            },
+        )
+        .unwrap(),
+        connections,
+        rate: None,
+    }
 }
 
 fn admission(change: impl FnOnce(&mut Limits)) -> Arc<Admission> {
@@ -139,11 +154,7 @@ fn a_penalty_of_the_user_holds_for_each_of_his_processes() {
 
 #[test]
 fn exceptions_have_bounds_and_counts_of_their_own() {
-    let busy = || Exception {
-        name: "user:shop".into(),
-        connections: Some(3),
-        rate: None,
-    };
+    let busy = || exception("uid:1", Some(3));
     let admission = admission(|limits| {
         limits.per_uid = Some(1);
         limits.rate_per_uid = Rate::new(1, seconds(60));
@@ -161,11 +172,7 @@ fn exceptions_have_bounds_and_counts_of_their_own() {
         "no such exception"
     );
     // After a reload it has another number, and is the same.
-    let other = Exception {
-        name: "user:other".into(),
-        connections: None,
-        rate: None,
-    };
+    let other = exception("uid:2", None);
     let exceptions = vec![other, busy()];
     admission.set_limits(Limits {
         exceptions,
@@ -178,11 +185,7 @@ fn exceptions_have_bounds_and_counts_of_their_own() {
 
 #[test]
 fn an_exception_is_no_way_around_a_penalty() {
-    let one = Exception {
-        name: "any".into(),
-        connections: None,
-        rate: None,
-    };
+    let one = exception("any", None);
     let (admission, now) = (
         admission(|limits| limits.exceptions = vec![one]),
         Instant::now(),
@@ -253,7 +256,10 @@ fn what_a_penalty_refused_is_told_when_it_is_over() {
 
 #[test]
 fn abuse_is_counted_always_and_penalised_by_option() {
-    let (without, now) = (admission(|_| ()), Instant::now());
+    let (without, now) = (
+        admission(|limits| limits.offences = Offences::NONE),
+        Instant::now(),
+    );
     let noticed: Vec<_> = (0..50)
         .map(|_| without.abused(&user(1), Abuse::Protocol, now))
         .collect();
@@ -263,8 +269,8 @@ fn abuse_is_counted_always_and_penalised_by_option() {
     );
     assert!(noticed.iter().all(|one| one.penalty.is_none()));
     assert_eq!(without.snapshot(now).abuse[Abuse::Protocol.index()], 50);
-    let with = admission(|limits| limits.abuse_before_penalty = 3);
-    assert!((0..3).any(|_| {
+    let with = admission(|limits| limits.offences = Offences::NONE.with(Abuse::SlowSender));
+    assert!((0..5).any(|_| {
         with.abused(&user(1), Abuse::SlowSender, now)
             .penalty
             .is_some()

@@ -131,6 +131,11 @@ impl Rule {
         self.clauses.iter().any(|clause| clause.iter().all(inside))
     }
 
+    /// Whether it holds for certain: what could not be read does not make it hold.
+    pub fn holds(&self, facts: &Facts) -> bool {
+        self.outcome(facts).now == Value::True
+    }
+
     /// What the facts say about it.
     pub(super) fn outcome(&self, facts: &Facts) -> Outcome {
         self.clauses

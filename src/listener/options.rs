@@ -119,4 +119,9 @@ impl Options {
     pub fn address(&self) -> &Address {
         &self.address
     }
+
+    /// The backlog as listen(2) takes it.
+    pub(super) fn backlog_for_listen(&self) -> i32 {
+        i32::try_from(self.backlog).unwrap_or(i32::MAX)
+    }
 }

@@ -10,3 +10,5 @@ pub mod account;
 
 #[cfg(feature = "sandbox")]
 pub(crate) mod startup;
+
+pub mod socket;

@@ -1,0 +1,781 @@
+//! What a listener leaves at its path, and what it refuses.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod listener_support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use listener_support::*;
+use secure_socket::ids::{Gid, Uid};
+use secure_socket::listener::{
+    Address, BindError, Kind, Listener, Notice, Options, Removal, SocketMode, SocketPath,
+};
+
+fn mode(text: &str) -> SocketMode {
+    text.parse().unwrap()
+}
+
+/// Binding at `path` is refused with this text and code, and changes nothing in `temp`.
+#[track_caller]
+fn refused(temp: &TempDir, options: &Options, expected: &str, code: u8) -> BindError {
+    let before = temp.listing();
+    let error = Listener::bind(options).expect_err("bind was not refused");
+    assert_eq!(
+        text(&error).replace(&temp.path().display().to_string(), "TMP"),
+        expected
+    );
+    assert_eq!(error.exit_code(), code);
+    assert_eq!(temp.listing(), before, "something was left behind");
+    error
+}
+
+#[track_caller]
+fn talks(path: &Path, listener: Listener<secure_socket::listener::Bound>) {
+    let listener = listener.dangerously_unconfined();
+    let mut client = UnixStream::connect(path).unwrap();
+    let accepted = listener.accept().unwrap();
+    let mut server = UnixStream::from(accepted.socket);
+    client.write_all(b"ping").unwrap();
+    let mut buffer = [0; 4];
+    server.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"ping");
+    assert!(matches!(listener.close(), Removal::Removed));
+}
+
+#[test]
+fn a_socket_is_made_served_and_removed() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    let listener = bind(&path).unwrap();
+    assert!(fs::symlink_metadata(&path).unwrap().file_type().is_socket());
+    assert_eq!(rights(&path).0, 0o600);
+    let lock = temp.join("a.sock.lock");
+    assert_eq!(rights(&lock).0, 0o600);
+    assert_eq!(
+        fs::read_to_string(&lock).unwrap(),
+        format!("{}\n", std::process::id())
+    );
+    assert_eq!(temp.listing().len(), 2);
+    assert_eq!(listener.notices(), []);
+    assert_eq!(listener.paths_needed().unwrap().path, temp.path());
+    talks(&path, listener);
+    assert_eq!(temp.listing(), [""; 0]);
+}
+
+#[test]
+fn dropping_removes_too() {
+    let temp = TempDir::new();
+    drop(bind(&temp.join("a.sock")).unwrap());
+    assert_eq!(temp.listing(), [""; 0]);
+}
+
+#[test]
+fn missing_directories_are_made_for_us_alone() {
+    let temp = TempDir::new();
+    let path = temp.join("one/two/a.sock");
+    let listener = bind(&path).unwrap();
+    assert_eq!(rights(&temp.join("one")).0, 0o700);
+    assert_eq!(rights(&temp.join("one/two")).0, 0o700);
+    let made: Vec<_> = listener
+        .notices()
+        .iter()
+        .map(|notice| notice.is_warning())
+        .collect();
+    assert_eq!(made, [false, false]);
+    drop(listener);
+    assert!(temp.join("one/two").is_dir());
+}
+
+#[test]
+fn missing_directories_can_be_crossed_by_the_authorised() {
+    if !needs_root() {
+        return;
+    }
+    let temp = TempDir::new();
+    let path = temp.join("one/two/a.sock");
+    let options = unix(&path)
+        .mode(mode("0660"))
+        .run_as(
+            Uid::from_raw(SERVICE).unwrap(),
+            Gid::from_raw(SERVICE).unwrap(),
+        )
+        .socket_group(Gid::from_raw(33))
+        .others_authorised(true);
+    let listener = Listener::bind(&options).unwrap();
+    assert_eq!(rights(&temp.join("one")), (0o711, SERVICE, SERVICE));
+    assert_eq!(rights(&temp.join("one/two")), (0o710, SERVICE, 33));
+    assert_eq!(rights(&path), (0o660, SERVICE, 33));
+    assert_eq!(
+        rights(&temp.join("one/two/a.sock.lock")),
+        (0o600, SERVICE, SERVICE)
+    );
+    talks(&path, listener);
+}
+
+#[test]
+fn an_existing_directory_that_the_authorised_cannot_cross_is_said() {
+    if !needs_root() {
+        return;
+    }
+    let temp = TempDir::new();
+    let directory = temp.directory("d", 0o700, None);
+    let options = unix(&directory.join("a.sock"))
+        .socket_group(Gid::from_raw(33))
+        .others_authorised(true);
+    let listener = Listener::bind(&options).unwrap();
+    assert_eq!(
+        listener.notices()[0].to_string(),
+        format!(
+            "directory {} (mode 0700, owner uid 0, group gid 0) can't be crossed by gid 33, so \
+             authorised peers may not reach the socket",
+            directory.display()
+        )
+    );
+}
+
+#[test]
+fn a_directory_that_the_server_cannot_write_later_is_said() {
+    if !needs_root() {
+        return;
+    }
+    let temp = TempDir::new();
+    let service = (
+        Uid::from_raw(SERVICE).unwrap(),
+        Gid::from_raw(SERVICE).unwrap(),
+    );
+    let options = unix(&temp.join("a.sock")).run_as(service.0, service.1);
+    let listener = Listener::bind(&options).unwrap();
+    assert!(matches!(listener.notices(), [Notice::CannotCleanUp { .. }]));
+    drop(listener);
+    let shared = temp.directory("shared", 0o1777, None);
+    let options = unix(&shared.join("a.sock")).run_as(service.0, service.1);
+    let listener = Listener::bind(&options).unwrap();
+    assert!(matches!(
+        listener.notices(),
+        [Notice::SharedDirectory { .. }]
+    ));
+}
+
+#[test]
+fn a_symbolic_link_is_refused_with_the_path_to_use() {
+    let temp = TempDir::new();
+    let real = temp.directory("real", 0o755, None);
+    fs::create_dir(real.join("deep")).unwrap();
+    symlink("real", temp.join("link")).unwrap();
+    refused(
+        &temp,
+        &unix(&temp.join("link/deep/a.sock")),
+        "TMP/link: expected a directory, found a symbolic link to real; use \
+         TMP/real/deep/a.sock instead",
+        73,
+    );
+    symlink("nowhere", temp.join("dangling")).unwrap();
+    refused(
+        &temp,
+        &unix(&temp.join("dangling/a.sock")),
+        "TMP/dangling: expected a directory, found a symbolic link to nowhere, which leads \
+         nowhere",
+        73,
+    );
+}
+
+#[test]
+fn var_run_is_explained() {
+    if fs::read_link("/var/run").ok().as_deref() != Some(Path::new("/run")) {
+        eprintln!("SKIP: /var/run is no link to /run here");
+        return;
+    }
+    let error = bind(Path::new("/var/run/ss-test/a.sock")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/var/run: expected a directory, found a symbolic link to /run; use \
+         /run/ss-test/a.sock instead"
+    );
+}
+
+#[test]
+fn a_component_that_is_no_directory_is_refused() {
+    let temp = TempDir::new();
+    fs::write(temp.join("file"), "").unwrap();
+    refused(
+        &temp,
+        &unix(&temp.join("file/a.sock")),
+        "TMP/file: expected a directory, found a regular file",
+        73,
+    );
+}
+
+#[test]
+fn a_directory_that_others_can_write_is_refused() {
+    let temp = TempDir::new();
+    let (uid, gid) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    for (name, mode) in [("group", 0o775), ("world", 0o757), ("all", 0o777)] {
+        let directory = temp.directory(name, mode, None);
+        fs::create_dir(directory.join("inner")).unwrap();
+        for tail in ["a.sock", "inner/a.sock", "new/a.sock"] {
+            refused(
+                &temp,
+                &unix(&directory.join(tail)),
+                &format!(
+                    "TMP/{name}: expected a directory that only its owner can write (mode 0755), \
+                     or a sticky one, found mode {mode:04o}, owner uid {uid}, group gid {gid}"
+                ),
+                73,
+            );
+        }
+    }
+}
+
+#[test]
+fn a_sticky_directory_is_allowed_and_said() {
+    let temp = TempDir::new();
+    let directory = temp.directory("sticky", 0o1777, None);
+    let listener = bind(&directory.join("a.sock")).unwrap();
+    assert!(matches!(
+        listener.notices(),
+        [notice @ Notice::SharedDirectory { path, .. }] if *path == directory && notice.is_warning()
+    ));
+    drop(listener);
+    let listener = bind(&directory.join("own/a.sock")).unwrap();
+    assert!(matches!(
+        listener.notices(),
+        [Notice::CreatedDirectory { .. }]
+    ));
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused() {
+    if !needs_root() {
+        return;
+    }
+    let temp = TempDir::new();
+    for (name, mode) in [("foreign", 0o755), ("sticky", 0o1777)] {
+        let directory = temp.directory(name, mode, Some(HOSTILE));
+        refused(
+            &temp,
+            &unix(&directory.join("a.sock")),
+            &format!(
+                "TMP/{name}: expected a directory owned by uid 0, found mode {mode:04o}, owner \
+                 uid 64002, group gid 64002"
+            ),
+            73,
+        );
+        let service = Uid::from_raw(SERVICE).unwrap();
+        refused(
+            &temp,
+            &unix(&directory.join("a.sock")).run_as(service, Gid::ROOT),
+            &format!(
+                "TMP/{name}: expected a directory owned by uid 0 or 64001, found mode \
+                 {mode:04o}, owner uid 64002, group gid 64002"
+            ),
+            73,
+        );
+    }
+    let owned = temp.directory("owned", 0o755, Some(SERVICE));
+    let service = Uid::from_raw(SERVICE).unwrap();
+    Listener::bind(&unix(&owned.join("a.sock")).run_as(service, Gid::ROOT)).unwrap();
+}
+
+#[test]
+fn what_is_no_socket_is_never_removed() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    let makers: [(&str, fn(&Path)); 4] = [
+        ("a regular file", |path| {
+            fs::write(path, "precious").unwrap()
+        }),
+        ("a directory", |path| fs::create_dir(path).unwrap()),
+        ("a symbolic link", |path| symlink("/nowhere", path).unwrap()),
+        ("a FIFO", |path| {
+            rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RUSR).unwrap();
+        }),
+    ];
+    for (what, make) in makers {
+        make(&path);
+        refused(
+            &temp,
+            &unix(&path),
+            &format!(
+                "TMP/a.sock: expected nothing or a stale socket, found {what}, which is left alone"
+            ),
+            73,
+        );
+        if path.is_dir() {
+            fs::remove_dir(&path)
+        } else {
+            fs::remove_file(&path)
+        }
+        .unwrap();
+    }
+    if is_root() {
+        let device = rustix::fs::makedev(1, 3);
+        let kind = rustix::fs::FileType::CharacterDevice;
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, device).unwrap();
+        refused(
+            &temp,
+            &unix(&path),
+            "TMP/a.sock: expected nothing or a stale socket, found a character device, which is \
+             left alone",
+            73,
+        );
+    }
+}
+
+#[test]
+fn a_live_socket_without_a_lock_is_never_removed() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    let expected = "TMP/a.sock: another server answers at this socket";
+    let live = UnixListener::bind(&path).unwrap();
+    refused(&temp, &unix(&path), expected, 73);
+    refused(&temp, &unix(&path).kind(Kind::SeqPacket), expected, 73);
+    drop(live);
+    fs::remove_file(&path).unwrap();
+    let datagram = UnixDatagram::bind(&path).unwrap();
+    refused(&temp, &unix(&path), expected, 73);
+    drop(datagram);
+    drop(bind(&path).unwrap());
+}
+
+#[test]
+fn a_live_socket_with_a_full_backlog_is_live() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    let listener = Listener::bind(&unix(&path).backlog(0)).unwrap();
+    // The lock goes with the name, as if somebody had removed it by hand.
+    fs::remove_file(temp.join("a.sock.lock")).unwrap();
+    let _waiting = UnixStream::connect(&path).unwrap();
+    refused(
+        &temp,
+        &unix(&path),
+        "TMP/a.sock: another server answers at this socket",
+        73,
+    );
+    drop(listener);
+}
+
+#[test]
+fn a_stale_socket_is_replaced() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    fs::write(temp.join("a.sock.lock"), "4194304\n").unwrap();
+    set_mode(&temp.join("a.sock.lock"), 0o600);
+    let listener = bind(&path).unwrap();
+    assert!(matches!(listener.notices(), [Notice::ReplacedStale { path: at }] if *at == path));
+    assert_eq!(temp.listing().len(), 2);
+    talks(&path, listener);
+}
+
+#[test]
+fn a_stale_socket_of_another_user_is_refused() {
+    if !needs_root() {
+        return;
+    }
+    let temp = TempDir::new();
+    let directory = temp.directory("sticky", 0o1777, None);
+    let path = directory.join("a.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    std::os::unix::fs::chown(&path, Some(HOSTILE), Some(HOSTILE)).unwrap();
+    set_mode(&path, 0o755);
+    refused(
+        &temp,
+        &unix(&path),
+        "TMP/sticky/a.sock: expected nothing or a stale socket owned by uid 0, found a socket of \
+         mode 0755, owner uid 64002, group gid 64002",
+        73,
+    );
+}
+
+#[test]
+fn a_second_server_is_refused_with_the_pid_of_the_first() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    let first = bind(&path).unwrap();
+    let error = refused(
+        &temp,
+        &unix(&path),
+        &format!(
+            "TMP/a.sock.lock: another server holds this lock, pid {}",
+            std::process::id()
+        ),
+        73,
+    );
+    assert!(matches!(error, BindError::Locked { pid: Some(_), .. }));
+    drop(first);
+    bind(&path).unwrap();
+}
+
+#[test]
+fn a_lock_file_that_is_not_ours_is_refused_and_kept() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    let lock = temp.join("a.sock.lock");
+    let refused = |found: &str| {
+        let ids = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
+        let found = found.replace("US", &format!("owner uid {}, group gid {}", ids.0, ids.1));
+        let owners = if ids.0 == 0 {
+            "0".to_owned()
+        } else {
+            format!("0 or {}", ids.0)
+        };
+        refused(
+            &temp,
+            &unix(&path),
+            &format!(
+                "TMP/a.sock.lock: expected a lock file of this server (a regular file with one \
+                 name, mode 0600, owned by uid {owners}, that holds a pid), found {found}"
+            ),
+            73,
+        );
+    };
+    fs::write(&lock, "precious").unwrap();
+    set_mode(&lock, 0o600);
+    refused("other content");
+    assert_eq!(fs::read_to_string(&lock).unwrap(), "precious");
+    set_mode(&lock, 0o644);
+    refused("a regular file with 1 name, mode 0644, US");
+    set_mode(&lock, 0o600);
+    fs::hard_link(&lock, temp.join("other")).unwrap();
+    refused("a regular file with 2 names, mode 0600, US");
+    fs::remove_file(temp.join("other")).unwrap();
+    fs::remove_file(&lock).unwrap();
+    fs::write(temp.join("target"), "").unwrap();
+    set_mode(&temp.join("target"), 0o600);
+    symlink("target", &lock).unwrap();
+    refused("a symbolic link with 1 name, mode 0777, US");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    set_mode(&lock, 0o700);
+    refused("a directory with 2 names, mode 0700, US");
+    fs::remove_dir(&lock).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &lock, rustix::fs::Mode::RUSR).unwrap();
+    set_mode(&lock, 0o600);
+    refused("a FIFO with 1 name, mode 0600, US");
+}
+
+#[test]
+fn only_our_own_socket_is_unlinked() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    let listener = bind(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "somebody else's").unwrap();
+    assert!(matches!(listener.close(), Removal::NotOurs));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "somebody else's");
+    assert!(!temp.join("a.sock.lock").exists());
+    fs::remove_file(&path).unwrap();
+    let listener = bind(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(listener.close(), Removal::NotOurs));
+}
+
+#[test]
+fn a_lock_that_was_taken_over_is_kept() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    let first = bind(&path).unwrap();
+    fs::remove_file(temp.join("a.sock.lock")).unwrap();
+    fs::remove_file(&path).unwrap();
+    let second = bind(&path).unwrap();
+    assert!(matches!(first.close(), Removal::NotOurs));
+    assert!(temp.join("a.sock.lock").exists());
+    talks(&path, second);
+}
+
+#[test]
+fn what_a_killed_server_left_in_the_making_is_cleared() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    let staging = temp.directory(".a.sock.new", 0o700, None);
+    drop(UnixListener::bind(staging.join("a.sock")).unwrap());
+    drop(UnixListener::bind(staging.join("replaced")).unwrap());
+    let listener = bind(&path).unwrap();
+    assert!(matches!(listener.notices(), [Notice::ReplacedStale { .. }]));
+    assert_eq!(temp.listing().len(), 2, "{:?}", temp.listing());
+    drop(listener);
+    // Put aside by mistake and then killed: it comes back, and is refused.
+    let staging = temp.directory(".a.sock.new", 0o700, None);
+    fs::write(staging.join("replaced"), "precious").unwrap();
+    assert!(matches!(bind(&path), Err(BindError::Occupied { .. })));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
+fn a_staging_name_that_is_taken_is_no_obstacle() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    fs::write(temp.join(".a.sock.new"), "precious").unwrap();
+    drop(bind(&path).unwrap());
+    assert_eq!(
+        fs::read_to_string(temp.join(".a.sock.new")).unwrap(),
+        "precious"
+    );
+}
+
+#[test]
+fn long_paths_are_bound_and_said() {
+    let temp = TempDir::new();
+    for length in [106, 107, 108, 300, 4095] {
+        let mut path = temp.path().to_owned();
+        while path.as_os_str().len() + 200 < length {
+            path.push("d".repeat(99));
+        }
+        let rest = length - path.as_os_str().len() - 1;
+        path.push("s".repeat(rest));
+        assert_eq!(path.as_os_str().len(), length);
+        let listener = bind(&path).unwrap();
+        let said = listener.notices().iter().any(
+            |notice| matches!(notice, Notice::LongPath { length: found, .. } if *found == length),
+        );
+        assert_eq!(said, length > 107);
+        // As a client with a long path would do it.
+        let directory = fs::File::open(path.parent().unwrap()).unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
+        let link = PathBuf::from(format!("/proc/self/fd/{number}"));
+        let short = link.join(path.file_name().unwrap());
+        if short.as_os_str().len() <= 107 {
+            talks(&short, listener);
+        }
+    }
+    assert!(SocketPath::parse(format!("/{}", "a/".repeat(2048)).as_ref()).is_err());
+}
+
+#[test]
+fn an_unwritable_directory_is_refused() {
+    let temp = TempDir::new();
+    if is_root() {
+        // Root may write everywhere but where the file system can't.
+        let error = bind(Path::new("/proc/a.sock")).unwrap_err();
+        assert!(
+            matches!(error, BindError::DirectoryAccess { .. }),
+            "{error}"
+        );
+        let directory = temp.directory("d", 0o755, None);
+        let status = helper("helper_bind_unwritable", Some(NOBODY), &directory)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    } else {
+        let directory = temp.directory("d", 0o555, None);
+        unwritable(&directory);
+    }
+}
+
+#[test]
+fn helper_bind_unwritable() {
+    if let Some(directory) = task() {
+        unwritable(&directory);
+    }
+}
+
+#[track_caller]
+fn unwritable(directory: &Path) {
+    for tail in ["a.sock", "new/a.sock"] {
+        let error = bind(&directory.join(tail)).unwrap_err();
+        assert!(
+            matches!(error, BindError::DirectoryAccess { .. }),
+            "{error}"
+        );
+        assert_eq!(error.exit_code(), 77);
+    }
+    assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
+}
+
+#[test]
+fn a_group_that_cannot_be_given_is_refused() {
+    if !needs_root() {
+        return;
+    }
+    let temp = TempDir::new();
+    let directory = temp.directory("d", 0o755, Some(NOBODY));
+    let status = helper("helper_foreign_group", Some(NOBODY), &directory)
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn helper_foreign_group() {
+    let Some(directory) = task() else { return };
+    for tail in ["a.sock", "new/a.sock"] {
+        let options = unix(&directory.join(tail))
+            .socket_group(Gid::from_raw(33))
+            .others_authorised(true);
+        let error = Listener::bind(&options).unwrap_err();
+        assert!(matches!(error, BindError::Ownership { .. }), "{error}");
+        assert_eq!(error.exit_code(), 77);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn the_umask_has_no_influence() {
+    let temp = TempDir::new();
+    for umask in ["0", "777"] {
+        let directory = temp.directory(&format!("u{umask}"), 0o755, is_root().then_some(NOBODY));
+        let user = is_root().then_some(NOBODY);
+        let mut command = helper("helper_umask", user, &directory);
+        assert!(
+            command
+                .env("LISTENER_TEST_UMASK", umask)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+#[test]
+fn helper_umask() {
+    let Some(directory) = task() else { return };
+    let umask = std::env::var("LISTENER_TEST_UMASK").unwrap();
+    let umask = u32::from_str_radix(&umask, 8).unwrap();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+    for (number, wanted) in ["0600", "0660", "0777", "0000", "0604"]
+        .into_iter()
+        .enumerate()
+    {
+        let path = directory.join(format!("new{number}/deep/a.sock"));
+        let listener = Listener::bind(&unix(&path).mode(mode(wanted))).unwrap();
+        assert_eq!(rights(&path).0, u32::from_str_radix(wanted, 8).unwrap());
+        assert_eq!(rights(path.parent().unwrap()).0, 0o700);
+        assert_eq!(rights(path.parent().unwrap().parent().unwrap()).0, 0o700);
+        assert_eq!(rights(&path.with_file_name("a.sock.lock")).0, 0o600);
+        let world = listener
+            .notices()
+            .iter()
+            .any(|n| matches!(n, Notice::WorldAccessible { .. }));
+        assert_eq!(world, !wanted.ends_with('0'));
+    }
+}
+
+#[test]
+fn an_abstract_name_is_one_server_s() {
+    let name = format!("@ss-test-{}", std::process::id());
+    let options = Options::new(Address::Unix(name.parse().unwrap()));
+    let first = Listener::bind(&options).unwrap();
+    assert!(matches!(first.notices(), [Notice::AbstractName { .. }]));
+    assert!(first.paths_needed().is_none());
+    let error = Listener::bind(&options).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("{name}: another server has this abstract name")
+    );
+    assert_eq!(error.exit_code(), 73);
+    assert!(matches!(first.close(), Removal::NotNeeded));
+    Listener::bind(&options).unwrap();
+}
+
+#[test]
+fn internet_addresses_are_loopback_or_exposed() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let options = Options::new(Address::Inet(address.parse().unwrap()));
+        let listener = Listener::bind(&options).unwrap();
+        let Address::Inet(bound) = *listener.address() else {
+            panic!()
+        };
+        assert_ne!(bound.port(), 0);
+        let error = Listener::bind(&Options::new(Address::Inet(bound))).unwrap_err();
+        assert!(matches!(error, BindError::PortInUse { .. }));
+        assert_eq!(error.exit_code(), 73);
+        let client = std::net::TcpStream::connect(bound).unwrap();
+        let listener = listener.dangerously_unconfined();
+        let accepted = listener.accept().unwrap();
+        assert_eq!(accepted.address, Some(client.local_addr().unwrap()));
+        let records = options.kind(Kind::SeqPacket);
+        assert!(matches!(
+            Listener::bind(&records),
+            Err(BindError::SeqPacketNeedsUnix)
+        ));
+    }
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "[::ffff:127.0.0.1]:0"] {
+        let options = Options::new(Address::Inet(address.parse().unwrap()));
+        let error = Listener::bind(&options).unwrap_err();
+        assert!(matches!(error, BindError::NotLoopback { .. }));
+        assert_eq!(error.exit_code(), 78);
+    }
+    let options = Options::new(Address::Inet("0.0.0.0:0".parse().unwrap())).expose(true);
+    let listener = Listener::bind(&options).unwrap();
+    assert!(matches!(listener.notices(), [Notice::Exposed { .. }]));
+}
+
+#[test]
+fn records_and_non_blocking_and_credentials() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    let options = unix(&path)
+        .kind(Kind::SeqPacket)
+        .nonblocking(true)
+        .pass_credentials(true);
+    let listener = Listener::bind(&options).unwrap().dangerously_unconfined();
+    let error = listener.accept().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    let kind = rustix::net::SocketType::SEQPACKET;
+    let client = rustix::net::socket(rustix::net::AddressFamily::UNIX, kind, None).unwrap();
+    let target = rustix::net::SocketAddrUnix::new(&path).unwrap();
+    rustix::net::connect(&client, &target).unwrap();
+    let accepted = listener.accept().unwrap();
+    let flags = rustix::fs::fcntl_getfl(&accepted.socket).unwrap();
+    assert!(flags.contains(rustix::fs::OFlags::NONBLOCK));
+    let flags = rustix::io::fcntl_getfd(&accepted.socket).unwrap();
+    assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    assert!(rustix::net::sockopt::socket_passcred(accepted.socket.as_fd()).unwrap());
+}
+
+#[test]
+fn descriptors_cannot_be_pushed_in() {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    let listener = bind(&path).unwrap();
+    if listener.notices().contains(&Notice::NoPassRights) {
+        eprintln!("SKIP: this kernel has no SO_PASSRIGHTS");
+        return;
+    }
+    let listener = listener.dangerously_unconfined();
+    let client = UnixStream::connect(&path).unwrap();
+    let _accepted = listener.accept().unwrap();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let pushed = [client.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&pushed)));
+    let data = [std::io::IoSlice::new(b"x")];
+    let error = sendmsg(&client, &data, &mut control, SendFlags::empty()).unwrap_err();
+    assert_eq!(error, rustix::io::Errno::PERM);
+}
+
+#[test]
+fn shutting_down_wakes_those_who_wait() {
+    let temp = TempDir::new();
+    let path = temp.join("a.sock");
+    let listener = bind(&path).unwrap().dangerously_unconfined();
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| listener.accept().unwrap_err().raw_os_error()))
+            .collect();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(listener.shut_down().unwrap());
+        for thread in waiting {
+            assert_eq!(thread.join().unwrap(), Some(22));
+        }
+    });
+    assert!(UnixStream::connect(&path).is_err());
+}

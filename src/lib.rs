@@ -3,6 +3,9 @@
 //! a bounded pool of threads.
 
 pub mod admission;
+#[cfg(feature = "daemon")]
+pub mod config;
+pub mod exit;
 pub mod frame;
 pub mod ids;
 pub mod listener;

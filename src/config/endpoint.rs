@@ -1,0 +1,171 @@
+//! Addresses to connect to: `unix:/path`, `tcp:host:port`, `udp:host:port`.
+//!
+//! Pure: names of hosts are checked for their form, and resolved where the
+//! connection is made.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use super::given::Wrong;
+use super::values;
+use crate::listener::SocketPath;
+
+/// Something to connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// A Unix-domain socket.
+    Unix(SocketPath),
+    /// TCP.
+    Tcp(HostPort),
+    /// UDP.
+    Udp(HostPort),
+}
+
+/// A host by name or address, and a port from 1 to 65535.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// A name of 1 to 253 bytes, an IPv4 address, or an IPv6 address without
+    /// brackets.
+    pub host: String,
+    /// From 1 to 65535.
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{path}"),
+            Self::Tcp(host) => write!(f, "tcp:{host}"),
+            Self::Udp(host) => write!(f, "udp:{host}"),
+        }
+    }
+}
+
+/// `unix:/path`, `unix:@name` or `tcp:host:port`.
+pub(crate) fn upstream(text: &str) -> Result<Endpoint, Wrong> {
+    parse(text, "unix:/path or tcp:host:port", &["unix", "tcp"])
+}
+
+/// `udp:host:port`, `tcp:host:port` or `unix:/path`.
+pub(crate) fn log_remote(text: &str) -> Result<Endpoint, Wrong> {
+    parse(
+        text,
+        "udp:host:port, tcp:host:port or unix:/path",
+        &["unix", "tcp", "udp"],
+    )
+}
+
+fn parse(text: &str, what: &str, schemes: &[&str]) -> Result<Endpoint, Wrong> {
+    let Some((scheme, rest)) = text.split_once(':').filter(|(s, _)| schemes.contains(s)) else {
+        return Err(Wrong::expected(what, text, 0));
+    };
+    let from = scheme.len() + 1;
+    match scheme {
+        "unix" => socket_path(rest)
+            .map(Endpoint::Unix)
+            .map_err(|wrong| wrong.moved(from)),
+        "tcp" => host_port(text, rest, what, from).map(Endpoint::Tcp),
+        _ => host_port(text, rest, what, from).map(Endpoint::Udp),
+    }
+}
+
+/// A path, or `@name`.
+pub(crate) fn socket_path(text: &str) -> Result<SocketPath, Wrong> {
+    if let Some(caret) = text.find(char::is_control) {
+        return Err(Wrong::expected(
+            "a path without control characters",
+            text,
+            caret,
+        ));
+    }
+    text.parse::<SocketPath>().map_err(|error| {
+        let sentence = error.to_string();
+        match sentence.contains("found") {
+            true => Wrong::says(sentence, text),
+            false => {
+                let found = super::diagnostics::quoted(text);
+                Wrong::says(format!("{sentence}, found {found}"), text)
+            }
+        }
+    })
+}
+
+fn host_port(whole: &str, rest: &str, what: &str, from: usize) -> Result<HostPort, Wrong> {
+    let at = |caret: usize| Wrong::expected(what, whole, caret);
+    let (host, port) = rest.rsplit_once(':').ok_or_else(|| at(from))?;
+    let port_at = whole.len() - port.len();
+    let port = values::number(port, 1, 65_535).map_err(|wrong| wrong.moved(port_at))?;
+    let port = u16::try_from(port).map_err(|_| at(port_at))?;
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let host = match bare {
+        Some(v6) => v6
+            .parse::<Ipv6Addr>()
+            .map_err(|_| at(from + 1))?
+            .to_string(),
+        None => host_name(host).ok_or_else(|| at(from))?.to_owned(),
+    };
+    Ok(HostPort { host, port })
+}
+
+/// A name of labels of letters, digits, `-` and `_`, or an IPv4 address.
+fn host_name(host: &str) -> Option<&str> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let labels = host.strip_suffix('.').unwrap_or(host);
+    ((1..=253).contains(&host.len()) && labels.split('.').all(label)).then_some(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<&str, (&str, usize)>) {
+        let found = upstream(text).map(|endpoint| endpoint.to_string());
+        let found = found
+            .as_deref()
+            .map_err(|wrong| (wrong.text.as_str(), wrong.caret));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn upstreams_are_unix_or_tcp() {
+        check("unix:/run/a.sock", Ok("unix:/run/a.sock"));
+        check("unix:@a", Ok("unix:@a"));
+        check("tcp:localhost:80", Ok("tcp:localhost:80"));
+        check("tcp:127.0.0.1:80", Ok("tcp:127.0.0.1:80"));
+        check("tcp:[::1]:80", Ok("tcp:[::1]:80"));
+        let what = "expected unix:/path or tcp:host:port, found";
+        check("udp:a:1", Err((&format!("{what} \"udp:a:1\""), 0)));
+        check("tcp:a", Err((&format!("{what} \"tcp:a\""), 4)));
+        check("tcp:a b:1", Err((&format!("{what} \"tcp:a b:1\""), 4)));
+        check("tcp:::1:1", Err((&format!("{what} \"tcp:::1:1\""), 4)));
+        check(
+            "tcp:a:x",
+            Err(("expected a number from 1 to 65535, found \"x\"", 6)),
+        );
+        check(
+            "unix:a",
+            Err((
+                "expected a path that begins with /, or @name, found \"a\"",
+                5,
+            )),
+        );
+    }
+}

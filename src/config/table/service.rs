@@ -1,0 +1,47 @@
+//! What an admitted peer gets: echo, relay or broker.
+
+use std::time::Duration;
+
+use super::super::key::{Key, Kind, Preset};
+use super::{G, K, M, number, size, time_between};
+
+pub(crate) static KEYS: &[Key] = &[
+    Key::new("service", Kind::Word(&["echo", "relay", "broker"]), Preset::Value("echo"))
+        .help("`echo` returns the bytes; `relay` joins the peer to `upstream`; `broker` passes messages and requests between peers.")
+        .example("relay"),
+    Key::new("upstream", Kind::Text("unix:/path or tcp:host:port"), Preset::Nothing)
+        .repeated()
+        .help("Where the relay connects to: `unix:/path`, `unix:@name`, `tcp:host:port`, `tcp:[::1]:port`. Given more than once: the first that is available, in this order.")
+        .example("unix:/run/redis/redis.sock"),
+    Key::new("upstream_identity", Kind::Word(&["own", "peer"]), Preset::Value("own"))
+        .help("`peer`: connect to the upstream as the peer's uid, gid and groups, so that its own peer authentication sees the real user. Needs a unix upstream, CAP_SETUID and CAP_SETGID.")
+        .example("peer"),
+    Key::new("proxy_protocol", Kind::Word(&["off", "v2"]), Preset::Value("off"))
+        .help("`v2`: send a PROXY v2 header with the peer's credentials to the upstream first.")
+        .example("v2"),
+    Key::new("relay_descriptors", number(0, 253), Preset::Value("0"))
+        .help("How many descriptors the relay forwards with one message, over unix upstreams (Wayland, D-Bus). 0: none, and one that sends some is cut off.")
+        .example("28"),
+    Key::new("max_frame_size", size(K, 256 * M), Preset::Value("1M"))
+        .help("Broker: the largest subject and body together.")
+        .example("256K"),
+    Key::new("broker_pending", size(4 * K, 16 * G), Preset::Value("8M"))
+        .help("Broker: bytes queued for one connection. Past it the subscriber is closed, or loses its oldest messages where it asked for that.")
+        .example("32M"),
+    Key::new("broker_pending_per_uid", size(4 * K, 64 * G), Preset::Value("16M"))
+        .help("Broker: bytes queued for all connections of one uid.")
+        .example("64M"),
+    Key::new("broker_subscriptions", number(1, 1_000_000), Preset::Value("256"))
+        .help("Broker: subscriptions and registrations of one connection.")
+        .example("1000"),
+    Key::new("broker_requests", number(1, 1_000_000), Preset::Value("1024"))
+        .help("Broker: requests of one connection that wait for their answer.")
+        .example("100"),
+    Key::new("request_timeout", time_between(1, Duration::from_secs(24 * 3600)), Preset::Value("30s"))
+        .help("Broker: a request that is not answered by then ends in an error.")
+        .example("5s"),
+    Key::new("permit", Kind::Text("publish|subscribe|request|serve PATTERN RULE"), Preset::Nothing)
+        .repeated()
+        .help("Broker: who may do what with which subjects. None given: every admitted peer may do everything. One or more: what none permits is denied.")
+        .example("publish orders.> user:shop"),
+];

@@ -1,0 +1,199 @@
+//! Options that take one of a few words, as types.
+//!
+//! Each knows its words, so that the table and the types can be held against
+//! each other by a test.
+
+use super::given::Wrong;
+use super::values;
+
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? })+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+            pub enum $name {
+                $($(#[$vdoc])* $variant,)+
+            }
+
+            impl $name {
+                /// The words, in the order of the table.
+                pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+                /// The word for it.
+                pub const fn word(self) -> &'static str {
+                    match self {
+                        $(Self::$variant => $word,)+
+                    }
+                }
+
+                pub(crate) fn parse(text: &str) -> Result<Self, Wrong> {
+                    match values::word(text, Self::WORDS)? {
+                        $($word => Ok(Self::$variant),)+
+                        _ => Err(Wrong::expected("a known word", text, 0)),
+                    }
+                }
+            }
+        )+
+    };
+}
+
+words! {
+    /// The address family.
+    Domain {
+        /// Unix-domain sockets.
+        Unix = "AF_UNIX",
+        /// The same by its other name.
+        Local = "AF_LOCAL",
+        /// IPv4.
+        Inet = "AF_INET",
+        /// IPv6.
+        Inet6 = "AF_INET6",
+    }
+    /// A choice that can be left to the program.
+    Auto {
+        /// As fits the rest of the configuration.
+        Auto = "auto",
+        /// In any case.
+        Yes = "yes",
+        /// In no case.
+        No = "no",
+    }
+    /// What happens to peers whose process can't be checked yet, because too
+    /// many wait already.
+    CheckOverload {
+        /// They wait in the kernel's backlog.
+        Wait = "wait",
+        /// They are denied.
+        Deny = "deny",
+    }
+    /// Which service is given.
+    Service {
+        /// Returns the bytes.
+        Echo = "echo",
+        /// Joins the peer to an upstream.
+        Relay = "relay",
+        /// Passes messages and requests between peers.
+        Broker = "broker",
+    }
+    /// As whom the relay connects to its upstream.
+    UpstreamIdentity {
+        /// As the server.
+        Own = "own",
+        /// As the peer.
+        Peer = "peer",
+    }
+    /// Whether a PROXY header goes ahead of a relayed connection.
+    ProxyProtocol {
+        /// None.
+        Off = "off",
+        /// Version 2, binary.
+        V2 = "v2",
+    }
+    /// What happens at `max_connections`.
+    Overload {
+        /// Newcomers wait in the kernel's backlog.
+        Wait = "wait",
+        /// They are accepted and closed.
+        Refuse = "refuse",
+    }
+    /// Form of log lines.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+        /// Syslog's form of RFC 5424.
+        Rfc5424 = "rfc5424",
+    }
+    /// What happens when the queue to the log writer is full.
+    LogOverflow {
+        /// Lines are dropped, counted and reported.
+        Drop = "drop",
+        /// The caller waits.
+        Block = "block",
+    }
+    /// Where log lines go.
+    LogSink {
+        /// Standard output.
+        Stdout = "stdout",
+        /// Standard error.
+        Stderr = "stderr",
+        /// The file `log_file`.
+        File = "file",
+        /// The POSIX message queue `mq_name`.
+        Mq = "mq",
+        /// The syslog server `log_remote`.
+        Remote = "remote",
+    }
+    /// When the trail is synced to the disk.
+    TrailSync {
+        /// When the kernel likes.
+        No = "no",
+        /// After each batch.
+        Batch = "batch",
+        /// After each line, before the decision takes effect.
+        Each = "each",
+    }
+}
+
+/// How connections are spread over threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// A bounded pool, one connection per worker.
+    Multi,
+    /// So many threads, 1 to 1024, that share all connections; `single` is 1.
+    Shared(u16),
+}
+
+impl Threads {
+    pub(crate) fn parse(text: &str) -> Result<Self, Wrong> {
+        let what = "multi, single or a number from 1 to 1024";
+        match text {
+            "multi" => Ok(Self::Multi),
+            "single" => Ok(Self::Shared(1)),
+            _ => {
+                let number = values::number(text, 1, 1024);
+                let number = number.ok().and_then(|number| u16::try_from(number).ok());
+                number
+                    .map(Self::Shared)
+                    .ok_or_else(|| Wrong::expected(what, text, 0))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::key::{Kind, find};
+    use super::*;
+
+    #[test]
+    fn the_types_and_the_table_know_the_same_words() {
+        let types = [
+            ("domain", Domain::WORDS),
+            ("process_proof", Auto::WORDS),
+            ("session_ends_with_peer", Auto::WORDS),
+            ("process_check_overload", CheckOverload::WORDS),
+            ("service", Service::WORDS),
+            ("upstream_identity", UpstreamIdentity::WORDS),
+            ("proxy_protocol", ProxyProtocol::WORDS),
+            ("overload", Overload::WORDS),
+            ("log_format", LogFormat::WORDS),
+            ("log_overflow", LogOverflow::WORDS),
+            ("trail_sync", TrailSync::WORDS),
+        ];
+        for (name, words) in types {
+            assert_eq!(find(name).unwrap().kind, Kind::Word(words), "{name}");
+        }
+    }
+
+    #[test]
+    fn threads_are_a_pool_or_a_number() {
+        assert_eq!(Threads::parse("multi"), Ok(Threads::Multi));
+        assert_eq!(Threads::parse("single"), Ok(Threads::Shared(1)));
+        assert_eq!(Threads::parse("1024"), Ok(Threads::Shared(1024)));
+        for text in ["0", "1025", "", "two", "-1"] {
+            assert!(Threads::parse(text).is_err(), "{text:?}");
+        }
+    }
+}

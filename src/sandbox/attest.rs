@@ -50,7 +50,8 @@ pub(super) struct Expected {
     /// Whether the bounding set must be empty as well.
     pub(super) no_bounding: bool,
     pub(super) no_new_privs: bool,
-    pub(super) seccomp: bool,
+    /// How many filters each thread lives behind at least; 0 if none is asked for.
+    pub(super) filters: u32,
     /// Threads that keep capabilities: tid, and all that they may have.
     pub(super) exceptions: Vec<(i32, u64)>,
 }
@@ -130,8 +131,16 @@ impl ThreadState {
         })
     }
 
+    fn is_excepted(&self, expected: &Expected) -> bool {
+        expected.exceptions.iter().any(|(tid, _)| *tid == self.tid)
+    }
+
+    /// What of this thread is not as expected.
     fn flaw(&self, expected: &Expected) -> Option<String> {
-        if let Some((uid, gid, groups)) = &expected.identity {
+        // A thread that connects as others is someone else now and then.
+        if let Some((uid, gid, groups)) = &expected.identity
+            && !self.is_excepted(expected)
+        {
             if self.uids != [*uid; 4] {
                 return Some(format!("uids {:?}, expected {uid}", self.uids));
             }
@@ -158,8 +167,20 @@ impl ThreadState {
         if expected.no_new_privs && !self.no_new_privs {
             return Some("no_new_privs is not set".to_owned());
         }
-        if expected.seccomp && self.seccomp != 2 {
+        if expected.filters > 0 && self.seccomp != 2 {
             return Some(format!("seccomp mode {}, expected 2", self.seccomp));
+        }
+        // A thread that keeps capabilities has one filter, which is whole.
+        let least = if self.is_excepted(expected) {
+            1
+        } else {
+            expected.filters
+        };
+        if self.seccomp_filters != 0 && self.seccomp_filters < least {
+            return Some(format!(
+                "{} seccomp filters, expected {least} or more",
+                self.seccomp_filters
+            ));
         }
         None
     }
@@ -207,7 +228,7 @@ mod tests {
             no_capabilities: true,
             no_bounding: true,
             no_new_privs: true,
-            seccomp: true,
+            filters: 2,
             exceptions: vec![(72, 0xc0)],
         }
     }
@@ -237,6 +258,11 @@ mod tests {
         check("NoNewPrivs:\t1", "NoNewPrivs:\t0", Some("no_new_privs"));
         check("Seccomp:\t2", "Seccomp:\t0", Some("seccomp"));
         check("Seccomp:\t2\n", "", Some("seccomp"));
+        check(
+            "Seccomp_filters:\t3",
+            "Seccomp_filters:\t1",
+            Some("expected 2"),
+        );
     }
 
     #[test]

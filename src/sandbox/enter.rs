@@ -1,14 +1,19 @@
 //! Puts the walls up in the one order that works.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rustix::thread::CapabilitySet;
 
 use super::attest::thread_count;
 use super::error::system;
+use super::landlock::{self, Domains, Offer};
 use super::sealed::Walls;
 use super::startup::forbid_dumps;
-use super::{Mode, Plan, PrivilegedThread, Report, SandboxError, Sealed, Standing, privileges};
+use super::{
+    Access, Mode, PathGrant, Plan, PrivilegedThread, Report, Role, SandboxError, Sealed,
+    SeccompAction, Standing, privileges, seccomp,
+};
 
 /// Gives up everything that the plan doesn't keep, for this thread and all that
 /// it will start, and starts the threads that keep more.
@@ -16,22 +21,40 @@ use super::{Mode, Plan, PrivilegedThread, Report, SandboxError, Sealed, Standing
 /// # Errors
 /// See [`SandboxError`]. The process is then partly sealed, and good for nothing
 /// but to say so and end.
-pub fn enter(plan: Plan) -> Result<Sealed, SandboxError> {
+pub fn enter(mut plan: Plan) -> Result<Sealed, SandboxError> {
     let found = thread_count()?;
     if found != 1 {
         return Err(SandboxError::Threads { found });
     }
     let mut walls = Walls::default();
+    // Attestation goes on behind the walls.
+    plan.paths.push(PathGrant {
+        path: "/proc/self".into(),
+        access: Access::Read,
+        roles: vec![],
+    });
     if plan.max_descriptors > 0 {
         privileges::limit_descriptors(plan.max_descriptors)?;
     }
+    // Paths are opened with the rights that the process was started with.
+    let offer = landlock_offer(&plan)?;
+    prepare_landlock(&plan, offer, &mut walls)?;
+    prepare_seccomp(&plan, &mut walls)?;
     shed_privileges(&plan, &mut walls)?;
-    let gates = start_privileged(plan.privileged, &mut walls)?;
+    let gates = start_privileged(std::mem::take(&mut plan.privileged), &mut walls)?;
     if walls.expected.no_capabilities {
         privileges::set_all(CapabilitySet::empty())?;
     }
     if let Some(run_as) = &plan.run_as {
         privileges::verify_no_way_back(run_as)?;
+    }
+    if let Some(domains) = &walls.domains {
+        domains.enter(Role::Supervisor)?;
+        landlock::verify_stands(&plan)?;
+    }
+    if let Some(action) = walls.filters {
+        seccomp::install_base(action)?;
+        walls.expected.filters = seccomp::FILTERS_OF_ALL;
     }
     let sealed = Sealed::new(walls);
     sealed.attest()?;
@@ -45,8 +68,106 @@ pub fn enter(plan: Plan) -> Result<Sealed, SandboxError> {
 /// What [`enter`] would report, found out without changing or opening anything.
 pub fn preview(plan: &Plan) -> Report {
     let mut report = Report::default();
+    report_landlock(plan.mode, &landlock::offer(), &[], &mut report);
+    report_seccomp(plan, &mut report);
     report_identity(plan, &mut report);
+    if plan.mode == Mode::Off && plan.run_as.is_none() {
+        report.add("capabilities", Standing::Off, "sandbox=off");
+    } else {
+        report.add(
+            "capabilities",
+            Standing::Enforced,
+            capability_detail(&plan.privileged),
+        );
+    }
+    report_no_new_privs(plan.mode, &mut report);
     report
+}
+
+/// What the kernel has to offer; refused here if it is not enough.
+fn landlock_offer(plan: &Plan) -> Result<Offer, SandboxError> {
+    let offer = landlock::offer();
+    match &offer {
+        Offer::Part(_, missing) | Offer::None(missing) if plan.mode == Mode::Enforce => {
+            Err(SandboxError::Wall {
+                wall: "landlock",
+                missing: missing.clone(),
+            })
+        }
+        _ => Ok(offer),
+    }
+}
+
+fn prepare_landlock(plan: &Plan, offer: Offer, walls: &mut Walls) -> Result<(), SandboxError> {
+    let mut left_out = Vec::new();
+    if plan.mode != Mode::Off
+        && let Offer::Whole(version) | Offer::Part(version, _) = offer
+    {
+        let (domains, not_granted) = Domains::prepare(plan, version)?;
+        walls.domains = Some(Arc::new(domains));
+        left_out = not_granted;
+    }
+    report_landlock(plan.mode, &offer, &left_out, &mut walls.report);
+    Ok(())
+}
+
+fn prepare_seccomp(plan: &Plan, walls: &mut Walls) -> Result<(), SandboxError> {
+    let missing = report_seccomp(plan, &mut walls.report);
+    match missing {
+        Some(missing) if plan.mode == Mode::Enforce => {
+            return Err(SandboxError::Wall {
+                wall: "seccomp",
+                missing: missing.to_owned(),
+            });
+        }
+        Some(_) => {}
+        None if plan.mode == Mode::Off || plan.seccomp == SeccompAction::Off => {}
+        None => {
+            seccomp::prepare(plan.seccomp)?;
+            walls.filters = Some(plan.seccomp);
+        }
+    }
+    Ok(())
+}
+
+fn report_landlock(mode: Mode, offer: &Offer, left_out: &[String], report: &mut Report) {
+    let (standing, mut detail) = match (mode, offer) {
+        (Mode::Off, _) => (Standing::Off, "sandbox=off".to_owned()),
+        (_, Offer::Whole(version)) => (Standing::Enforced, format!("ABI {version}")),
+        (_, Offer::Part(_, lacks)) => (Standing::Degraded, lacks.clone()),
+        (_, Offer::None(why)) => (Standing::Off, why.clone()),
+    };
+    for path in left_out {
+        detail.push_str(", ");
+        detail.push_str(path);
+    }
+    report.add("landlock", standing, detail);
+}
+
+/// Also says what is missing, if anything is.
+fn report_seccomp(plan: &Plan, report: &mut Report) -> Option<&'static str> {
+    let (standing, detail) = match (plan.mode, plan.seccomp) {
+        (Mode::Off, _) => (Standing::Off, "sandbox=off"),
+        (_, SeccompAction::Off) => (Standing::Off, "seccomp=off"),
+        (_, action) => match (seccomp::missing(action), action) {
+            (Some(missing), _) => {
+                report.add("seccomp", Standing::Off, missing);
+                return Some(missing);
+            }
+            (None, SeccompAction::Log) => (Standing::Degraded, "seccomp=log only logs"),
+            (None, SeccompAction::Trap) => (Standing::Enforced, "trap"),
+            (None, _) => (Standing::Enforced, "kill"),
+        },
+    };
+    report.add("seccomp", standing, detail);
+    None
+}
+
+fn report_no_new_privs(mode: Mode, report: &mut Report) {
+    match mode {
+        Mode::Off => report.add("no_new_privs", Standing::Off, "sandbox=off"),
+        _ => report.add("no_new_privs", Standing::Enforced, ""),
+    }
 }
 
 fn shed_privileges(plan: &Plan, walls: &mut Walls) -> Result<(), SandboxError> {
@@ -62,9 +183,7 @@ fn shed_privileges(plan: &Plan, walls: &mut Walls) -> Result<(), SandboxError> {
         walls
             .report
             .add("capabilities", Standing::Off, "sandbox=off");
-        walls
-            .report
-            .add("no_new_privs", Standing::Off, "sandbox=off");
+        report_no_new_privs(plan.mode, &mut walls.report);
         return Ok(());
     }
     let wanted = wanted(&plan.privileged);
@@ -95,16 +214,13 @@ fn shed_privileges(plan: &Plan, walls: &mut Walls) -> Result<(), SandboxError> {
     // A change of identity makes the process dumpable again where
     // /proc/sys/fs/suid_dumpable says so (prctl(2)).
     forbid_dumps()?;
+    report_no_new_privs(plan.mode, &mut walls.report);
     if plan.mode == Mode::Off {
-        walls
-            .report
-            .add("no_new_privs", Standing::Off, "sandbox=off");
         return Ok(());
     }
     rustix::thread::set_no_new_privs(true)
         .map_err(|errno| system("can't set no_new_privs", errno.into()))?;
     walls.expected.no_new_privs = true;
-    walls.report.add("no_new_privs", Standing::Enforced, "");
     Ok(())
 }
 
@@ -118,11 +234,17 @@ fn start_privileged(
     for thread in threads {
         let name = thread.name;
         let kept = wanted(std::slice::from_ref(&thread));
+        let own = OwnWalls {
+            kept,
+            domains: walls.domains.clone().filter(|_| !thread.outside_landlock),
+            role: thread.role,
+            filters: walls.filters,
+        };
         let (ready, is_ready) = channel();
         let (gate, opened) = channel();
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run_privileged(thread, kept, &ready, &opened))
+            .spawn(move || run_privileged(thread, &own, &ready, &opened))
             .map_err(|error| SandboxError::PrivilegedThread {
                 name,
                 reason: error.to_string(),
@@ -143,18 +265,40 @@ fn start_privileged(
     Ok(gates)
 }
 
+/// What a privileged thread puts up for itself.
+struct OwnWalls {
+    kept: CapabilitySet,
+    domains: Option<Arc<Domains>>,
+    role: Role,
+    filters: Option<SeccompAction>,
+}
+
+impl OwnWalls {
+    fn put_up(&self) -> Result<i32, SandboxError> {
+        let have = rustix::thread::capabilities(None)
+            .map_err(|errno| system("can't read the capabilities", errno.into()))?;
+        privileges::set_all(have.permitted & self.kept)?;
+        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        if let Some(domains) = &self.domains {
+            domains.enter(self.role)?;
+        }
+        if let Some(action) = self.filters {
+            seccomp::install_role(self.role, action)?;
+        }
+        Ok(tid)
+    }
+}
+
 fn run_privileged(
     thread: PrivilegedThread,
-    kept: CapabilitySet,
+    own: &OwnWalls,
     ready: &Sender<Result<i32, SandboxError>>,
     gate: &Receiver<()>,
 ) {
-    let have = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |c| c.permitted);
-    let tid = rustix::thread::gettid().as_raw_nonzero().get();
-    let sealed = privileges::set_all(have & kept);
-    let failed = sealed.is_err();
+    let result = own.put_up();
+    let failed = result.is_err();
     // The main thread waits for this; without it, there is nothing to serve.
-    if ready.send(sealed.map(|()| tid)).is_err() || failed || gate.recv().is_err() {
+    if ready.send(result).is_err() || failed || gate.recv().is_err() {
         return;
     }
     (thread.body)();

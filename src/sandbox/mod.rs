@@ -25,11 +25,15 @@ mod attest;
 #[cfg(feature = "sandbox")]
 mod enter;
 mod error;
+#[cfg(feature = "sandbox")]
+mod landlock;
 mod plan;
 #[cfg(feature = "sandbox")]
 mod privileges;
 mod report;
 mod sealed;
+#[cfg(feature = "sandbox")]
+mod seccomp;
 #[cfg(feature = "sandbox")]
 mod startup;
 

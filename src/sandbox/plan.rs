@@ -158,6 +158,8 @@ pub enum Access {
     /// As `Read`; also files are written, cut, created, renamed and removed, and
     /// sockets removed. For a path that is a file: read, write and cut.
     Manage,
+    /// Files and sockets are removed, and nothing else: for the socket's directory.
+    Remove,
 }
 
 /// A path that stays open to some roles.
@@ -199,7 +201,8 @@ impl fmt::Debug for PrivilegedThread {
     }
 }
 
-/// Everything that the server keeps. The default keeps nothing but its identity.
+/// Everything that the server keeps. The default keeps nothing but its identity,
+/// and kills for a call that is not allowed.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// What happens where a wall can't stand.

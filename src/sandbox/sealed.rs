@@ -17,6 +17,10 @@ pub struct Sealed {
 pub(super) struct Walls {
     pub(super) report: Report,
     pub(super) expected: Expected,
+    #[cfg(feature = "sandbox")]
+    pub(super) domains: Option<Arc<super::landlock::Domains>>,
+    #[cfg(feature = "sandbox")]
+    pub(super) filters: Option<super::SeccompAction>,
 }
 
 impl Sealed {
@@ -41,7 +45,20 @@ impl Sealed {
     ///
     /// # Errors
     /// [`SandboxError::System`] if the kernel refuses; the thread must then end.
-    pub fn enter_role(&self, _role: Role) -> Result<(), SandboxError> {
+    pub fn enter_role(&self, role: Role) -> Result<(), SandboxError> {
+        // Without the feature there is no way to a sealed process, and so
+        // nothing that a role could add.
+        #[cfg(not(feature = "sandbox"))]
+        let _ = role;
+        #[cfg(feature = "sandbox")]
+        if role != Role::Supervisor {
+            if let Some(domains) = &self.walls.domains {
+                domains.enter(role)?;
+            }
+            if let Some(action) = self.walls.filters {
+                super::seccomp::install_role(role, action)?;
+            }
+        }
         Ok(())
     }
 

@@ -9,6 +9,12 @@
 pub mod account;
 
 #[cfg(feature = "sandbox")]
+pub(crate) mod landlock;
+#[cfg(feature = "sandbox")]
+pub(crate) mod seccomp;
+#[cfg(feature = "sandbox")]
 pub(crate) mod startup;
 
 pub mod socket;
+#[cfg(feature = "sandbox")]
+pub(crate) mod trap;

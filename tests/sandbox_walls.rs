@@ -1,0 +1,214 @@
+//! The walls, tried from inside: each case starts this program again as a
+//! child that seals itself and then does one thing.
+//!
+//! Without the standard test harness, since that starts threads, and a process
+//! is sealed while it has one.
+#![allow(unsafe_code)]
+// A panic is how a case fails.
+#![allow(clippy::expect_used, clippy::panic)]
+
+#[path = "sandbox/attempts.rs"]
+mod attempts;
+#[path = "sandbox/children.rs"]
+mod children;
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode, Output, Stdio};
+
+use secure_socket::sandbox::Role;
+
+use attempts::{ATTEMPTS, Fate};
+
+const SIGSYS: i32 = 31;
+
+/// Runs this program as a child with these words; its output is collected.
+fn child(words: &[&str]) -> Output {
+    let own = std::env::current_exe().expect("own path");
+    Command::new(own)
+        .arg("child")
+        .args(words)
+        // A backtrace opens files, and would be the death of the child.
+        .env_remove("RUST_BACKTRACE")
+        .stdin(Stdio::null())
+        .output()
+        .expect("child starts")
+}
+
+fn describe(output: &Output) -> String {
+    format!(
+        "{:?}\nstdout: {}\nstderr: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[track_caller]
+fn check_succeeds(words: &[&str]) -> String {
+    let output = child(words);
+    assert!(output.status.success(), "{words:?}: {}", describe(&output));
+    String::from_utf8(output.stdout).expect("utf-8")
+}
+
+fn the_ordinary_work_of_each_role_lives() {
+    for role in Role::ALL {
+        check_succeeds(&["work", role.name(), "kill"]);
+    }
+}
+
+fn calls_off_the_list_die_in_each_role() {
+    let mut wrong = Vec::new();
+    for role in Role::ALL {
+        for attempt in ATTEMPTS {
+            let output = child(&["attempt", role.name(), "kill", attempt.name]);
+            let found = match output.status.signal() {
+                Some(SIGSYS) => Fate::Killed,
+                _ if output.stdout.starts_with(b"refused") => Fate::Refused,
+                _ => Fate::Done,
+            };
+            if found != attempt.fate(role) {
+                wrong.push(format!(
+                    "{role} {}: {found:?}: {}",
+                    attempt.name,
+                    describe(&output)
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn a_trap_names_the_call_and_the_thread() {
+    let output = child(&["attempt", "echo_worker", "trap", "ptrace"]);
+    assert_eq!(
+        output.status.signal(),
+        Some(SIGSYS),
+        "{}",
+        describe(&output)
+    );
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("thread echo_worker called ptrace ("),
+        "{text}"
+    );
+    assert!(text.contains(" with 0x0 0x0 0x0"), "{text}");
+}
+
+fn a_dry_run_lets_the_call_pass() {
+    let output = child(&["attempt", "echo_worker", "log", "getppid"]);
+    assert!(output.status.success(), "{}", describe(&output));
+    assert!(output.stdout.starts_with(b"done"));
+}
+
+fn calls_of_other_architectures_die() {
+    for action in ["kill", "trap", "log"] {
+        if cfg!(target_arch = "x86_64") {
+            let output = child(&["foreign", "int80", action]);
+            assert_eq!(
+                output.status.signal(),
+                Some(SIGSYS),
+                "{}",
+                describe(&output)
+            );
+        }
+    }
+    let output = child(&["foreign", "x32", "kill"]);
+    assert_eq!(
+        output.status.signal(),
+        Some(SIGSYS),
+        "{}",
+        describe(&output)
+    );
+}
+
+fn every_thread_stands_behind_every_wall() {
+    let text = check_succeeds(&["status"]);
+    assert!(text.contains("threads 4"), "{text}");
+}
+
+fn a_privileged_thread_keeps_its_capability_and_no_other() {
+    if rustix::process::geteuid().is_root() {
+        check_succeeds(&["privileged"]);
+    }
+}
+
+fn a_worker_is_confined_to_its_paths_and_ports() {
+    check_succeeds(&["landlock"]);
+}
+
+fn a_second_thread_is_refused() {
+    check_succeeds(&["threads"]);
+}
+
+fn a_start_sheds_descriptors_and_variables() {
+    let own = std::env::current_exe().expect("own path");
+    // The shell leaves a descriptor open, and sets variables.
+    let script = format!(
+        "umask 000; exec 9</etc/passwd; \
+         LD_LIBRARY_PATH=/nowhere NO_COLOR=1 SECRET=x exec {} child early",
+        own.display()
+    );
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(script)
+        .output()
+        .expect("shell");
+    assert!(output.status.success(), "{}", describe(&output));
+}
+
+fn a_stop_and_a_continue_in_mid_call_are_survived() {
+    check_succeeds(&["stopped"]);
+}
+
+fn a_descriptor_limit_is_exact() {
+    check_succeeds(&["limit"]);
+}
+
+/// A name and what it runs.
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name as fn())),*] };
+}
+
+const CASES: &[(&str, fn())] = cases![
+    the_ordinary_work_of_each_role_lives,
+    calls_off_the_list_die_in_each_role,
+    a_trap_names_the_call_and_the_thread,
+    a_dry_run_lets_the_call_pass,
+    calls_of_other_architectures_die,
+    every_thread_stands_behind_every_wall,
+    a_privileged_thread_keeps_its_capability_and_no_other,
+    a_worker_is_confined_to_its_paths_and_ports,
+    a_second_thread_is_refused,
+    a_start_sheds_descriptors_and_variables,
+    a_stop_and_a_continue_in_mid_call_are_survived,
+    a_descriptor_limit_is_exact,
+];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if let ["child", rest @ ..] = words.as_slice() {
+        return children::run(rest);
+    }
+    if words.contains(&"--list") {
+        for (name, _) in CASES {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let wanted: Vec<&&str> = words.iter().filter(|word| !word.starts_with('-')).collect();
+    let mut failed = 0;
+    for (name, case) in CASES {
+        if !wanted.is_empty() && !wanted.iter().any(|word| name.contains(**word)) {
+            continue;
+        }
+        let passed = std::panic::catch_unwind(case).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += u32::from(!passed);
+    }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

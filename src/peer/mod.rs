@@ -10,8 +10,24 @@
 //!
 //! Not here: who may enter. That is decided by `policy`, from [`Facts`] alone.
 
+mod checker;
 mod credentials;
+mod digest;
+mod error;
 mod facts;
+mod inspector;
+mod pins;
+mod probe;
+mod process;
+pub mod proof;
+mod queue;
+mod socket;
 
+pub use checker::{Checker, CheckerConfig, CheckerThread, OnDone};
 pub use credentials::{Credentials, IdMaps};
 pub use facts::{Exe, Fact, FactKind, Facts, FileId, Needs, Process, Unreadable};
+pub use inspector::Inspector;
+pub use pins::{PinError, Pins, check_path};
+pub use probe::{CAP_SYS_PTRACE, Kernel, Shortcoming};
+pub use process::{ARGS_MAX, ProcessFacts};
+pub use socket::{Peer, PidfdSource, id_maps};

@@ -6,7 +6,7 @@ use super::authorized::Authorized;
 use super::denial::{Denial, DenialReason, RuleKind, RuleRef};
 use super::rule::{Outcome, Rule, Value};
 use crate::ids::Uid;
-use crate::peer::{Facts, Needs};
+use crate::peer::{Facts, Needs, Unreadable};
 
 /// Who may enter. Immutable; a reload puts another one in its place.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -101,6 +101,26 @@ impl Policy {
             Some((number, rule, outcome)) => Err(denied_by(RuleKind::Allow, number, rule, outcome)),
             None => Err(Denial::without_rule(DenialReason::NoRule)),
         }
+    }
+
+    /// Learns what it must and no more, through `learn`, and judges. `learn` gets the
+    /// facts and what to fill in; what it leaves out counts as not to be had.
+    ///
+    /// # Errors
+    ///
+    /// As [`Policy::check`].
+    pub fn judge(
+        &self,
+        facts: &mut Facts,
+        mut learn: impl FnMut(&mut Facts, Needs),
+    ) -> Result<Authorized, Denial> {
+        let mut asks = self.asks(facts);
+        while !asks.is_empty() {
+            learn(facts, asks);
+            facts.give_up(asks, Unreadable::NoChecker);
+            asks = self.asks(facts);
+        }
+        self.check(facts)
     }
 }
 

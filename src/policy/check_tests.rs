@@ -1,5 +1,5 @@
 use super::*;
-use crate::peer::{Credentials, Exe, Fact, FactKind, FileId, IdMaps, Process, Unreadable};
+use crate::peer::{Credentials, Exe, Fact, FactKind, FileId, IdMaps, Process};
 use crate::policy::Numeric;
 
 const OWN: u32 = 1_000;

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::peer::proof::ProofFailure;
 use crate::peer::{FactKind, Unreadable};
 
 /// Which of the two lists a rule stands in.
@@ -60,6 +61,8 @@ pub enum DenialReason {
     ProofWrong,
     /// They came back from another process.
     ProofForeign,
+    /// The peer closed, or its socket failed, before they came back.
+    ProofClosed,
 }
 
 impl DenialReason {
@@ -82,6 +85,7 @@ impl DenialReason {
             Self::ProofTimeout => "proof_timeout",
             Self::ProofWrong => "proof_wrong",
             Self::ProofForeign => "proof_foreign",
+            Self::ProofClosed => "proof_closed",
         }
     }
 
@@ -91,6 +95,17 @@ impl DenialReason {
             Unreadable::Busy => Self::CheckerBusy,
             Unreadable::Changed => Self::ExeChanged,
             _ => Self::Unreadable(kind),
+        }
+    }
+}
+
+impl From<&ProofFailure> for DenialReason {
+    fn from(failure: &ProofFailure) -> Self {
+        match failure {
+            ProofFailure::Timeout => Self::ProofTimeout,
+            ProofFailure::ForeignProcess => Self::ProofForeign,
+            ProofFailure::WrongBytes | ProofFailure::Descriptors => Self::ProofWrong,
+            ProofFailure::Closed | ProofFailure::Io(_) => Self::ProofClosed,
         }
     }
 }

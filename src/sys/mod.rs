@@ -8,6 +8,9 @@
 #[cfg(feature = "names")]
 pub mod account;
 
+pub mod peer;
+pub mod process;
+
 #[cfg(feature = "sandbox")]
 pub(crate) mod landlock;
 #[cfg(feature = "sandbox")]

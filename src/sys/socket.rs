@@ -18,6 +18,8 @@ const SO_PASSRIGHTS: libc::c_int = 83;
 /// Those of setsockopt(2) otherwise.
 pub fn set_pass_rights(socket: BorrowedFd<'_>, yes: bool) -> io::Result<bool> {
     let value = libc::c_int::from(yes);
+    // The size of an int fits.
+    #[allow(clippy::cast_possible_truncation)]
     let length: libc::socklen_t = const { size_of::<libc::c_int>() as libc::socklen_t };
     // SAFETY: the descriptor is open while it is borrowed, and the kernel reads
     // `length` bytes at the pointer, which is the size of `value`.

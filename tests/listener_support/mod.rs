@@ -53,10 +53,7 @@ impl TempDir {
 
     /// Everything beneath, with type and mode, to compare.
     pub fn listing(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        list(&self.0, &mut found);
-        found.sort();
-        found
+        listing(&self.0)
     }
 }
 
@@ -64,6 +61,14 @@ impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Everything beneath, with type, mode, owner, group and inode.
+pub fn listing(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    list(directory, &mut found);
+    found.sort();
+    found
 }
 
 fn list(directory: &Path, found: &mut Vec<String>) {

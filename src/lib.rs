@@ -15,3 +15,5 @@ pub mod policy;
 pub mod proc;
 pub mod sandbox;
 pub mod sys;
+#[cfg(feature = "trail")]
+pub mod trail;

@@ -1,0 +1,405 @@
+//! The directory and the files of a trail: opened without following links,
+//! examined before they are trusted, locked.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::chain::{self, Head, MAX_LINE};
+use super::error::TrailError;
+use super::time;
+use crate::ids::{Gid, Uid};
+
+/// Owner may read and write, nobody else anything.
+const PRIVATE: Mode = Mode::from_raw_mode(0o600);
+/// How often another name is tried where one is taken.
+const NAME_TRIES: u32 = 1_000;
+
+/// Where a trail lies, and whose it is.
+#[derive(Debug)]
+pub(super) struct Place {
+    directory: OwnedFd,
+    path: PathBuf,
+    name: String,
+    owner: Option<(Uid, Gid)>,
+    _lock: OwnedFd,
+}
+
+/// What was found in the file.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) file: File,
+    /// Bytes in whole lines.
+    pub(super) length: u64,
+    /// Where the file's torn last line went, and its length in bytes.
+    pub(super) torn: Option<(PathBuf, u64)>,
+}
+
+impl Place {
+    /// Opens the directory and takes the lock.
+    pub(super) fn open(path: &Path, owner: Option<(Uid, Gid)>) -> Result<Self, TrailError> {
+        let unfit = |found: &str| TrailError::Unfit {
+            path: path.into(),
+            found: found.into(),
+        };
+        let parent = path.parent().filter(|_| path.is_absolute());
+        let parent = parent.ok_or_else(|| unfit("expected an absolute path of a file"))?;
+        let name = path.file_name().and_then(OsStr::to_str);
+        let name = name
+            .ok_or_else(|| unfit("expected a file name in UTF-8"))?
+            .to_owned();
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let directory =
+            fs::openat2(fs::CWD, parent, flags, Mode::empty(), resolve).map_err(|error| {
+                TrailError::file(
+                    "open the directory (without following links)",
+                    parent,
+                    error,
+                )
+            })?;
+        check_directory(&directory, parent, owner)?;
+        let lock_name = format!("{name}.lock");
+        let lock_path = parent.join(&lock_name);
+        let lock = open_private(&directory, &lock_name, owner)
+            .map_err(|error| TrailError::file("open the lock", &lock_path, error))?;
+        fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(
+            |error| match error {
+                Errno::WOULDBLOCK => TrailError::Locked {
+                    path: lock_path.clone(),
+                },
+                error => TrailError::file("lock", &lock_path, error),
+            },
+        )?;
+        Ok(Self {
+            directory,
+            path: path.into(),
+            name,
+            owner,
+            _lock: lock,
+        })
+    }
+
+    /// Opens the file, makes it if it is missing, and sets a torn last line aside.
+    pub(super) fn open_file(&self) -> Result<Found, TrailError> {
+        let fail = |what| move |error: io::Error| TrailError::file(what, &self.path, error);
+        let file = open_private(&self.directory, &self.name, self.owner).map_err(fail("open"))?;
+        let file = File::from(file);
+        self.check_file(&file)?;
+        let size = file.metadata().map_err(fail("examine"))?.len();
+        let length = end_of_lines(&file, size).map_err(fail("read"))?;
+        let torn = if length < size {
+            Some(self.set_aside(&file, length, size)?)
+        } else {
+            None
+        };
+        Ok(Found { file, length, torn })
+    }
+
+    /// The head that the next line continues from: that of the file or, if there
+    /// is no line in it yet, of the newest file before it.
+    pub(super) fn head(&self, found: &Found) -> Result<Head, TrailError> {
+        if found.length > 0 {
+            return self.last_of(&found.file, found.length, &self.path);
+        }
+        let mut newest = Head::START;
+        for name in self
+            .rolled()
+            .map_err(|error| TrailError::file("list", &self.path, error))?
+        {
+            let path = self.path.with_file_name(&name);
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = fs::openat(&self.directory, &name, flags, Mode::empty())
+                .map_err(|error| TrailError::file("open", &path, error))?;
+            let file = File::from(file);
+            let size = file
+                .metadata()
+                .map_err(|error| TrailError::file("examine", &path, error))?
+                .len();
+            if size > 0 {
+                let head = self.last_of(&file, size, &path)?;
+                newest = if head.sequence > newest.sequence {
+                    head
+                } else {
+                    newest
+                };
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Gives the file its final name and begins a new one. Returns that and the name.
+    pub(super) fn roll(&self) -> Result<(File, String), TrailError> {
+        let mut taken = None;
+        let stamp = time::now();
+        for more in 0..NAME_TRIES {
+            let name = format!("{}.{}", self.name, stamp.for_name(more));
+            let renamed = fs::renameat_with(
+                &self.directory,
+                &self.name,
+                &self.directory,
+                &name,
+                RenameFlags::NOREPLACE,
+            );
+            match renamed {
+                Ok(()) => {
+                    taken = Some(name);
+                    break;
+                }
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(TrailError::file("rename", &self.path, error)),
+            }
+        }
+        let Some(name) = taken else {
+            return Err(TrailError::file(
+                "find a free name for",
+                &self.path,
+                Errno::EXIST,
+            ));
+        };
+        let flags = create_flags() | OFlags::EXCL;
+        let file = fs::openat(&self.directory, &self.name, flags, PRIVATE).map_err(|error| {
+            // Under its old name it goes on as if nothing had been tried.
+            let _ = fs::renameat_with(
+                &self.directory,
+                &name,
+                &self.directory,
+                &self.name,
+                RenameFlags::NOREPLACE,
+            );
+            TrailError::file("create", &self.path, error)
+        })?;
+        let file = File::from(file);
+        let _ = fs::fchmod(&file, PRIVATE);
+        let _ = fs::fsync(&self.directory);
+        Ok((file, name))
+    }
+
+    /// Removes the oldest files beyond `keep`. Returns how many.
+    pub(super) fn forget_beyond(&self, keep: usize) -> io::Result<usize> {
+        let mut names = self.rolled()?;
+        names.sort();
+        let surplus = names.len().saturating_sub(keep);
+        for name in names.iter().take(surplus) {
+            fs::unlinkat(&self.directory, name, fs::AtFlags::empty())?;
+        }
+        Ok(surplus)
+    }
+
+    /// Whether the owner could rename files here, as far as the mode tells.
+    pub(super) fn can_roll(&self) -> bool {
+        let Some((uid, gid)) = self.owner else {
+            return true;
+        };
+        let Ok(stat) = fs::fstat(&self.directory) else {
+            return false;
+        };
+        uid == Uid::ROOT
+            || (stat.st_uid == uid.as_raw() && stat.st_mode & 0o300 == 0o300)
+            || (stat.st_gid == gid.as_raw() && stat.st_mode & 0o030 == 0o030)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn last_of(&self, file: &File, length: u64, path: &Path) -> Result<Head, TrailError> {
+        let line =
+            last_line(file, length).map_err(|error| TrailError::file("read", path, error))?;
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        let link = chain::read(line).map_err(|why| TrailError::NotATrail {
+            path: path.into(),
+            why,
+        })?;
+        Ok(link.head)
+    }
+
+    fn set_aside(&self, file: &File, length: u64, size: u64) -> Result<(PathBuf, u64), TrailError> {
+        let name = format!("{}.torn-{}", self.name, time::now().for_name(0));
+        let path = self.path.with_file_name(&name);
+        let fail =
+            |error: io::Error| TrailError::file("set the torn last line aside in", &path, error);
+        let flags = create_flags() | OFlags::EXCL;
+        let aside = fs::openat(&self.directory, &name, flags, PRIVATE)
+            .map_err(|error| fail(error.into()))?;
+        give_to(&aside, self.owner).map_err(fail)?;
+        let mut aside = File::from(aside);
+        let mut whole = file;
+        whole.seek(SeekFrom::Start(length)).map_err(fail)?;
+        io::copy(&mut whole.take(size.saturating_sub(length)), &mut aside).map_err(fail)?;
+        aside.sync_all().map_err(fail)?;
+        fs::fsync(&self.directory).map_err(|error| fail(error.into()))?;
+        file.set_len(length).map_err(fail)?;
+        Ok((path, size.saturating_sub(length)))
+    }
+
+    /// The names that rolling gave, and no others.
+    fn rolled(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&self.directory)? {
+            let entry = entry?;
+            let Ok(name) = std::str::from_utf8(entry.file_name().to_bytes()) else {
+                continue;
+            };
+            let stamp = name
+                .strip_prefix(&self.name)
+                .and_then(|rest| rest.strip_prefix('.'));
+            if stamp.is_some_and(is_stamp) {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn check_file(&self, file: &File) -> Result<(), TrailError> {
+        let unfit = |found: String| TrailError::Unfit {
+            path: self.path.clone(),
+            found,
+        };
+        let meta = file
+            .metadata()
+            .map_err(|error| TrailError::file("examine", &self.path, error))?;
+        if !meta.is_file() || meta.nlink() != 1 {
+            let links = meta.nlink();
+            return Err(unfit(format!(
+                "expected a regular file with one name, found {links} names or another kind"
+            )));
+        }
+        if !is_trusted(meta.uid(), self.owner) {
+            return Err(unfit(format!(
+                "it belongs to uid {}, expected the server's user",
+                meta.uid()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// `YYYYMMDD-HHMMSS.uuuuuu`
+fn is_stamp(text: &str) -> bool {
+    text.len() == 22
+        && text.bytes().enumerate().all(|(place, byte)| match place {
+            8 => byte == b'-',
+            15 => byte == b'.',
+            _ => byte.is_ascii_digit(),
+        })
+}
+
+fn create_flags() -> OFlags {
+    // Append, so that nothing is ever written over; non-blocking, as a FIFO
+    // would hold up the open.
+    OFlags::RDWR
+        | OFlags::APPEND
+        | OFlags::CREATE
+        | OFlags::NOFOLLOW
+        | OFlags::NONBLOCK
+        | OFlags::CLOEXEC
+}
+
+fn open_private(directory: &OwnedFd, name: &str, owner: Option<(Uid, Gid)>) -> io::Result<OwnedFd> {
+    let file = fs::openat(directory, name, create_flags(), PRIVATE)?;
+    let stat = fs::fstat(&file)?;
+    if stat.st_mode & 0o7777 != 0o600 && fs::FileType::from_raw_mode(stat.st_mode).is_file() {
+        fs::fchmod(&file, PRIVATE)?;
+    }
+    if stat.st_uid == rustix::process::geteuid().as_raw() {
+        give_to(&file, owner)?;
+    }
+    Ok(file)
+}
+
+fn give_to(file: &OwnedFd, owner: Option<(Uid, Gid)>) -> io::Result<()> {
+    let Some((uid, gid)) = owner else {
+        return Ok(());
+    };
+    let uid = fs::Uid::from_raw(uid.as_raw());
+    let gid = fs::Gid::from_raw(gid.as_raw());
+    Ok(fs::fchown(file, Some(uid), Some(gid))?)
+}
+
+fn is_trusted(uid: u32, owner: Option<(Uid, Gid)>) -> bool {
+    uid == 0
+        || uid == rustix::process::geteuid().as_raw()
+        || owner.is_some_and(|(owner, _)| owner.as_raw() == uid)
+}
+
+fn check_directory(
+    directory: &OwnedFd,
+    path: &Path,
+    owner: Option<(Uid, Gid)>,
+) -> Result<(), TrailError> {
+    let stat = fs::fstat(directory).map_err(|error| TrailError::file("examine", path, error))?;
+    let sticky = stat.st_mode & 0o1000 != 0;
+    if !is_trusted(stat.st_uid, owner) || (stat.st_mode & 0o022 != 0 && !sticky) {
+        let found = format!(
+            "the directory belongs to uid {} with mode {:04o}; expected root or the server's user, and no write permission for others",
+            stat.st_uid,
+            stat.st_mode & 0o7777
+        );
+        return Err(TrailError::Unfit {
+            path: path.into(),
+            found,
+        });
+    }
+    Ok(())
+}
+
+/// Where the last whole line ends.
+fn end_of_lines(file: &File, size: u64) -> io::Result<u64> {
+    let mut end = size;
+    let mut chunk = vec![0; 64 * 1024];
+    while end > 0 {
+        let start = end.saturating_sub(chunk.len() as u64);
+        let part = read_part(file, &mut chunk, start, end)?;
+        if let Some(place) = part.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + place as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// The line that ends at `length`, with its newline.
+fn last_line(file: &File, length: u64) -> io::Result<Vec<u8>> {
+    let start = length.saturating_sub(MAX_LINE as u64 + 1);
+    let mut chunk = vec![0; MAX_LINE + 1];
+    let part = read_part(file, &mut chunk, start, length)?;
+    let body = part.split_last().map(|(_, body)| body).unwrap_or_default();
+    let begin = body
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |place| place + 1);
+    Ok(part.get(begin..).unwrap_or_default().to_vec())
+}
+
+fn read_part<'a>(file: &File, chunk: &'a mut [u8], start: u64, end: u64) -> io::Result<&'a [u8]> {
+    let length = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
+    let part = chunk.get_mut(..length).ok_or(io::ErrorKind::InvalidInput)?;
+    file.read_exact_at(part, start)?;
+    Ok(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_rolling_gives_are_touched() {
+        assert!(is_stamp("20261123-102030.123456"));
+        for other in [
+            "20261123-102030.123456.gz",
+            "20261123-102030",
+            "torn-20261123-102030.1",
+            "lock",
+        ] {
+            assert!(!is_stamp(other), "{other}");
+        }
+        assert!(is_stamp(&time::now().for_name(7)));
+    }
+}

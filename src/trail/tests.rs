@@ -1,0 +1,306 @@
+//! The trail on a real file system.
+
+use super::*;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("trail-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("trail.jsonl")
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            sync: SyncPolicy::No,
+            ..Options::new(self.file())
+        }
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let all = fs::read_dir(&self.0)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        all.filter(|path| !path.to_str().unwrap().contains("lock"))
+            .collect()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn close(connection: u64) -> Event<'static> {
+    Event::Close {
+        connection,
+        peer: Peer::Who(&"uid=33"),
+        reason: "finished",
+        received: 1,
+        sent: 2,
+        duration: Duration::from_millis(5),
+    }
+}
+
+fn write_lines(options: &Options, count: u64) -> Opened {
+    let (trail, opened) = Trail::open(options, [7; 32]).unwrap();
+    for number in 0..count {
+        trail.append(&close(number)).unwrap();
+    }
+    opened
+}
+
+fn lines_of(path: &Path) -> Vec<String> {
+    fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[track_caller]
+fn problem(path: &Path, heads: &[Head]) -> Problem {
+    match verify_files(&[path.to_owned()], heads) {
+        Err(VerifyError::Problem(problem)) => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_chain_goes_on_over_starts() {
+    let directory = Directory::new();
+    assert_eq!(write_lines(&directory.options(), 3).head, Head::START);
+    assert_eq!(write_lines(&directory.options(), 2).head.sequence, 3);
+    let summary = verify_files(&[directory.file()], &[]).unwrap();
+    assert_eq!(
+        (summary.lines, summary.first, summary.head.sequence),
+        (5, 1, 5)
+    );
+    let mode = fs::metadata(directory.file()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+}
+
+#[test]
+fn only_one_process_writes() {
+    let directory = Directory::new();
+    let _first = Trail::open(&directory.options(), [0; 32]).unwrap();
+    assert!(matches!(
+        Trail::open(&directory.options(), [0; 32]).unwrap_err(),
+        TrailError::Locked { .. }
+    ));
+}
+
+#[test]
+fn a_torn_last_line_is_set_aside() {
+    let directory = Directory::new();
+    write_lines(&directory.options(), 3);
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(directory.file())
+        .unwrap();
+    file.write_all(b"{\"seq\":4,\"ti").unwrap();
+    assert_eq!(problem(&directory.file(), &[]).kind, ProblemKind::Torn);
+    let (aside, length) = write_lines(&directory.options(), 1).torn.unwrap();
+    assert_eq!(
+        (fs::read(aside).unwrap().as_slice(), length),
+        (&b"{\"seq\":4,\"ti"[..], 12)
+    );
+    assert_eq!(verify_files(&[directory.file()], &[]).unwrap().lines, 4);
+}
+
+#[test]
+fn a_file_that_is_no_trail_is_left_alone() {
+    let directory = Directory::new();
+    fs::write(directory.file(), "precious\n").unwrap();
+    let error = Trail::open(&directory.options(), [0; 32]).unwrap_err();
+    assert!(matches!(error, TrailError::NotATrail { .. }), "{error}");
+    assert_eq!(fs::read(directory.file()).unwrap(), b"precious\n");
+}
+
+#[test]
+fn links_and_open_directories_are_refused() {
+    let directory = Directory::new();
+    fs::write(directory.0.join("other"), "").unwrap();
+    std::os::unix::fs::symlink("other", directory.file()).unwrap();
+    assert!(Trail::open(&directory.options(), [0; 32]).is_err());
+    fs::remove_file(directory.file()).unwrap();
+    fs::hard_link(directory.0.join("other"), directory.file()).unwrap();
+    assert!(matches!(
+        Trail::open(&directory.options(), [0; 32]),
+        Err(TrailError::Unfit { .. })
+    ));
+    fs::remove_file(directory.file()).unwrap();
+    fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(matches!(
+        Trail::open(&directory.options(), [0; 32]),
+        Err(TrailError::Unfit { .. })
+    ));
+}
+
+#[test]
+fn a_rolled_trail_is_one_chain() {
+    let directory = Directory::new();
+    let options = Options {
+        max_size: 2_000,
+        ..directory.options()
+    };
+    write_lines(&options, 50);
+    write_lines(&options, 50);
+    assert!(directory.files().len() > 10);
+    let summary = verify_files(&directory.files(), &[]).unwrap();
+    assert_eq!(summary.first, 1);
+    assert!(
+        summary.lines > 110,
+        "with the lines that name the file before"
+    );
+    // Without one in the middle.
+    let mut files = directory.files();
+    files.sort();
+    files.remove(3);
+    assert!(matches!(
+        verify_files(&files, &[]),
+        Err(VerifyError::Problem(_))
+    ));
+}
+
+#[test]
+fn a_crash_between_rename_and_creation_loses_nothing() {
+    let directory = Directory::new();
+    write_lines(&directory.options(), 5);
+    let rolled = directory.0.join("trail.jsonl.20200101-000000.000000");
+    fs::rename(directory.file(), rolled).unwrap();
+    assert_eq!(write_lines(&directory.options(), 5).head.sequence, 5);
+    assert_eq!(verify_files(&directory.files(), &[]).unwrap().lines, 10);
+}
+
+#[test]
+fn old_files_go_and_the_rest_still_verifies() {
+    let directory = Directory::new();
+    let options = Options {
+        max_size: 2_000,
+        keep: 2,
+        ..directory.options()
+    };
+    write_lines(&options, 100);
+    assert_eq!(directory.files().len(), 3);
+    let summary = verify_files(&directory.files(), &[]).unwrap();
+    assert!(summary.first > 1);
+}
+
+#[test]
+fn what_was_done_to_a_trail_is_named() {
+    let directory = Directory::new();
+    let path = directory.file();
+    write_lines(&directory.options(), 20);
+    let good = lines_of(&path);
+    let head = verify_files(std::slice::from_ref(&path), &[]).unwrap().head;
+    let store = |lines: &[String]| fs::write(&path, lines.join("\n") + "\n").unwrap();
+
+    let mut changed = good.clone();
+    changed[9] = changed[9].replace("\"received\":1", "\"received\":9");
+    store(&changed);
+    let found = problem(&path, &[]);
+    assert_eq!(
+        (found.line, found.kind),
+        (10, ProblemKind::Malformed(Malformed::Changed))
+    );
+
+    let mut removed = good.clone();
+    removed.remove(9);
+    store(&removed);
+    let found = problem(&path, &[]);
+    assert_eq!(
+        (found.line, found.kind),
+        (10, ProblemKind::Sequence { expected: 10 })
+    );
+
+    let mut swapped = good.clone();
+    swapped.swap(9, 10);
+    store(&swapped);
+    assert_eq!(problem(&path, &[]).line, 10);
+
+    let mut doubled = good.clone();
+    doubled.insert(9, good[8].clone());
+    store(&doubled);
+    assert_eq!(problem(&path, &[]).line, 10);
+
+    store(&good[..15]);
+    assert_eq!(
+        verify_files(std::slice::from_ref(&path), &[])
+            .unwrap()
+            .lines,
+        15,
+        "a chain alone can't tell"
+    );
+    assert_eq!(problem(&path, &[head]).kind, ProblemKind::MissingHead(head));
+
+    store(&good[5..]);
+    assert_eq!(
+        verify_files(std::slice::from_ref(&path), &[head])
+            .unwrap()
+            .first,
+        6
+    );
+}
+
+#[test]
+fn a_trail_written_anew_differs_from_its_logged_head() {
+    let directory = Directory::new();
+    write_lines(&directory.options(), 5);
+    let head = verify_files(&[directory.file()], &[]).unwrap().head;
+    fs::remove_file(directory.file()).unwrap();
+    write_lines(&directory.options(), 6);
+    assert!(verify_files(&[directory.file()], &[]).is_ok());
+    assert_eq!(
+        problem(&directory.file(), &[head]).kind,
+        ProblemKind::OtherHead(head)
+    );
+}
+
+#[test]
+fn many_threads_make_one_chain_whoever_syncs() {
+    for sync in [SyncPolicy::No, SyncPolicy::Batch, SyncPolicy::Each] {
+        let directory = Directory::new();
+        let options = Options {
+            sync,
+            max_size: 20_000,
+            ..directory.options()
+        };
+        let (trail, _) = Trail::open(&options, [7; 32]).unwrap();
+        let trail = Arc::new(trail);
+        let keeper = std::thread::spawn({
+            let trail = Arc::clone(&trail);
+            move || trail.keep()
+        });
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let trail = &trail;
+                scope.spawn(move || {
+                    for number in 0..50 {
+                        trail.append(&close(thread * 1_000 + number)).unwrap();
+                    }
+                });
+            }
+        });
+        trail.close();
+        keeper.join().unwrap();
+        let summary = verify_files(&directory.files(), &[trail.head()]).unwrap();
+        assert!(summary.lines >= 200, "{sync:?}");
+        assert!(directory.files().len() >= 2, "{sync:?}");
+    }
+}

@@ -34,6 +34,8 @@ mod report;
 mod sealed;
 #[cfg(feature = "sandbox")]
 mod seccomp;
+#[cfg(all(test, feature = "sandbox"))]
+mod simulated;
 #[cfg(feature = "sandbox")]
 mod startup;
 

@@ -1,0 +1,207 @@
+//! The broker itself: all connections, their routes, and the one order.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::frame::{ErrorCode, Frame, FrameLimit, Pattern};
+use crate::peer::Facts;
+
+use super::limits::{Accounts, Limits, Quota};
+use super::member::{Identity, Member};
+use super::outbox::{Outbox, Sink};
+use super::permit::Permits;
+use super::port::Port;
+use super::rights::Action;
+use super::routes::{Entry, Role, Routes};
+
+/// Passes messages and requests between the connections that join it. It knows
+/// no sockets: each connection brings a [`Sink`].
+///
+/// Shared by all threads.
+pub struct Broker {
+    pub(super) routes: Routes,
+    settings: Mutex<Settings>,
+    /// Counts changes of the permits.
+    pub(super) reloads: AtomicU64,
+    accounts: Accounts,
+    members: Mutex<HashMap<u64, Arc<Member>>>,
+    sequence: AtomicU64,
+    turns: AtomicU64,
+    stopping: AtomicBool,
+}
+
+struct Settings {
+    limits: Limits,
+    permits: Arc<Permits>,
+}
+
+impl Broker {
+    /// An empty broker.
+    pub fn new(limits: Limits, permits: Permits) -> Arc<Self> {
+        Arc::new(Self {
+            routes: Routes::default(),
+            settings: Mutex::new(Settings { limits, permits: Arc::new(permits) }),
+            reloads: AtomicU64::new(0),
+            accounts: Accounts::default(),
+            members: Mutex::default(),
+            sequence: AtomicU64::new(1),
+            turns: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// The bounds for connections that join now.
+    pub fn limits(&self) -> Limits {
+        self.settings().limits
+    }
+
+    /// The facts that the permits in force ask for.
+    pub fn needs(&self) -> crate::peer::Needs {
+        self.settings().permits.needs()
+    }
+
+    /// Takes a connection in. `accepts` is what its greeting said. The connection
+    /// leaves when the [`Port`] is dropped.
+    pub fn join(
+        self: &Arc<Self>,
+        identity: Identity,
+        facts: Facts,
+        sink: Arc<dyn Sink>,
+        accepts: FrameLimit,
+    ) -> Port {
+        let account = self.accounts.of(identity.uid);
+        let outbox = Outbox::new(sink, Arc::clone(&account), self.limits(), accepts);
+        // Under the lock of the members, so that a reload finds it or comes first.
+        let mut members = self.members();
+        let settings = self.settings();
+        let rights = settings.permits.rights_of(&facts);
+        let member = Member::new(identity, facts, account, outbox, rights);
+        members.insert(identity.connection, Arc::clone(&member));
+        Port::new(Arc::clone(self), member, settings.limits)
+    }
+
+    pub(super) fn leave(&self, member: &Member) {
+        self.members().remove(&member.id());
+    }
+
+    /// Puts other bounds and permits in force: bounds for connections that join
+    /// from now on, permits for all. Subscriptions and registrations that lost
+    /// their right end with ERROR 2, and what waits for them is dropped; once this
+    /// returns nothing that is not permitted is delivered.
+    pub fn reload(&self, limits: Limits, permits: Permits) {
+        let members = self.members();
+        let permits = Arc::new(permits);
+        *self.settings() = Settings { limits, permits: Arc::clone(&permits) };
+        for member in members.values() {
+            member.set_rights(permits.rights_of(&member.facts));
+        }
+        self.reloads.fetch_add(1, Ordering::Release);
+        for member in members.values() {
+            self.revoke(member);
+        }
+    }
+
+    fn revoke(&self, member: &Member) {
+        let rights = member.rights();
+        let denied = |action, entry: &Entry| {
+            let pattern = Pattern::new(entry.pattern.as_bytes());
+            !pattern.is_some_and(|pattern| rights.allow_pattern(action, pattern))
+        };
+        let mut lost = Vec::new();
+        {
+            let mut open = member.open();
+            let taken = open
+                .subscriptions
+                .extract_if(|_, entry| denied(Action::Subscribe, entry))
+                .map(|(_, entry)| (Role::Subscriber, entry));
+            lost.extend(taken);
+            let taken = open
+                .registrations
+                .extract_if(|_, entry| denied(Action::Serve, entry))
+                .map(|(_, entry)| (Role::Responder, entry));
+            lost.extend(taken);
+        }
+        for (role, entry) in lost {
+            entry.end();
+            self.routes.remove(role, &entry);
+            let mut out = member.outbox.lock();
+            match role {
+                Role::Subscriber => {
+                    member.account.subscriptions.subtract(1);
+                    out.revoke(entry.id);
+                }
+                Role::Responder => member.account.registrations.subtract(1),
+            }
+            let text = "a reload took this right away";
+            out.control(&Frame::Error { id: entry.id, code: ErrorCode::Denied, text });
+            out.hand_over();
+        }
+        // Who has asked for the rights before they changed has delivered by now.
+        drop(member.outbox.lock());
+    }
+
+    /// From here on nothing new is accepted: ERROR 9. The connections are told by
+    /// [`Port::go_away`].
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether [`Broker::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// How many connections have joined.
+    pub fn connections(&self) -> usize {
+        self.members().len()
+    }
+
+    /// The next `count` places in the one order; returns the first.
+    pub(super) fn places(&self, count: usize) -> u64 {
+        self.sequence.fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Relaxed)
+    }
+
+    /// Picks who is next to serve, the one whose turn is longest ago, among those
+    /// that are alive and not yet `tried`.
+    pub(super) fn next_in_turn<'r>(
+        &self,
+        responders: &'r [Arc<Entry>],
+        tried: &[usize],
+    ) -> Option<(usize, &'r Arc<Entry>)> {
+        loop {
+            let (number, entry, seen) = responders
+                .iter()
+                .enumerate()
+                .filter(|(number, entry)| entry.is_alive() && !tried.contains(number))
+                .map(|(number, entry)| (number, entry, entry.turn()))
+                .min_by_key(|(_, _, seen)| *seen)?;
+            if entry.take_turn(seen, self.turns.fetch_add(1, Ordering::Relaxed)) {
+                return Some((number, entry));
+            }
+        }
+    }
+
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn members(&self) -> MutexGuard<'_, HashMap<u64, Arc<Member>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts one more, or names the quota.
+pub(super) fn count_in(
+    counter: &super::limits::Counter,
+    held: usize,
+    limit: usize,
+    of_connection: fn(usize) -> Quota,
+    of_uid: fn(usize) -> Quota,
+) -> Result<(), Quota> {
+    if held >= limit {
+        return Err(of_connection(limit));
+    }
+    let limit = super::limits::per_uid(limit);
+    if counter.try_add(1, limit) { Ok(()) } else { Err(of_uid(limit)) }
+}

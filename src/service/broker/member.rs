@@ -1,0 +1,153 @@
+//! One connection as the others see it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::frame::Stamp;
+use crate::ids::{Gid, Pid, Uid};
+use crate::peer::Facts;
+
+use super::limits::Account;
+use super::outbox::Outbox;
+use super::rights::Rights;
+use super::routes::Entry;
+
+/// Who a connection is, as its stamps will say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// Number of the connection; never used twice in one broker.
+    pub connection: u64,
+    /// Effective user at connect.
+    pub uid: Option<Uid>,
+    /// Primary group at connect.
+    pub gid: Option<Gid>,
+    /// Process at connect.
+    pub pid: Option<Pid>,
+    /// [`Stamp::PIDFD_HELD`], [`Stamp::EXE_CHECKED`].
+    pub flags: u32,
+}
+
+pub(super) struct Member {
+    pub(super) identity: Identity,
+    pub(super) facts: Facts,
+    pub(super) account: Arc<Account>,
+    pub(super) outbox: Outbox,
+    rights: Mutex<Arc<Rights>>,
+    open: Mutex<Open>,
+}
+
+/// What a connection has open. Its lock is taken before that of an outbox, and
+/// never together with that of another connection.
+#[derive(Default)]
+pub(super) struct Open {
+    /// It has left; nothing may be added.
+    pub(super) closed: bool,
+    pub(super) subscriptions: HashMap<u64, Arc<Entry>>,
+    pub(super) registrations: HashMap<u64, Arc<Entry>>,
+    /// Requests that it waits for, by its own ids.
+    pub(super) asked: HashMap<u64, Arc<Request>>,
+    /// The same, the oldest first, and some that have ended.
+    pub(super) deadlines: VecDeque<Arc<Request>>,
+    /// Requests that it is to answer, by the broker's ids.
+    pub(super) owed: HashMap<u64, Arc<Request>>,
+}
+
+/// One request on its way. Whoever ends it first, ends it.
+pub(super) struct Request {
+    pub(super) requester: Arc<Member>,
+    /// The requester's id.
+    pub(super) id: u64,
+    pub(super) responder: Arc<Member>,
+    /// The broker's id.
+    pub(super) number: u64,
+    pub(super) deadline: Instant,
+    ended: AtomicBool,
+}
+
+impl Request {
+    pub(super) fn new(
+        requester: &Arc<Member>,
+        id: u64,
+        responder: &Arc<Member>,
+        number: u64,
+        deadline: Instant,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            requester: Arc::clone(requester),
+            id,
+            responder: Arc::clone(responder),
+            number,
+            deadline,
+            ended: AtomicBool::new(false),
+        })
+    }
+
+    /// True for exactly one caller: the one that tells the requester.
+    pub(super) fn end(&self) -> bool {
+        !self.ended.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The requester doesn't wait for it any more; its id is free again.
+    pub(super) fn settle(self: &Arc<Self>) {
+        let mut open = self.requester.open();
+        if open.asked.get(&self.id).is_some_and(|other| Arc::ptr_eq(other, self)) {
+            open.asked.remove(&self.id);
+            self.requester.account.requests.subtract(1);
+        }
+        // Few of those that have ended stay behind.
+        if open.deadlines.len() > 2 * open.asked.len() + 16 {
+            open.deadlines.retain(|request| !request.has_ended());
+        }
+    }
+
+    /// The responder doesn't owe it any more.
+    pub(super) fn forgive(&self) {
+        self.responder.open().owed.remove(&self.number);
+    }
+}
+
+impl Member {
+    pub(super) fn new(
+        identity: Identity,
+        facts: Facts,
+        account: Arc<Account>,
+        outbox: Outbox,
+        rights: Rights,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            identity,
+            facts,
+            account,
+            outbox,
+            rights: Mutex::new(Arc::new(rights)),
+            open: Mutex::default(),
+        })
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.identity.connection
+    }
+
+    pub(super) fn stamp(&self, sequence: u64) -> Stamp {
+        let Identity { connection, uid, gid, pid, flags } = self.identity;
+        Stamp { connection, sequence, uid, gid, pid, flags }
+    }
+
+    pub(super) fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn rights(&self) -> Arc<Rights> {
+        Arc::clone(&self.rights.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_rights(&self, rights: Rights) {
+        *self.rights.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rights);
+    }
+}

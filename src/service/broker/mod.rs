@@ -1,0 +1,42 @@
+//! Passes messages and requests between peers that never meet, each stamped with
+//! the sender's identity as the kernel reported it.
+//!
+//! Invariants:
+//! - What one peer publishes arrives in order at every subscriber, and on each
+//!   connection the sequence only grows.
+//! - A publisher never waits for a subscriber: what its socket doesn't take goes
+//!   into a bounded queue.
+//! - What is dropped is said (GAP); nothing is dropped in silence.
+//! - A request ends in exactly one ANSWER or ERROR.
+//! - Nobody gets or sends what no `permit` allows, also after a reload.
+//! - No lock is shared by messages of unrelated subjects.
+//!
+//! Locks are taken in this order, each held briefly: what a connection has open;
+//! outboxes, by connection; a shard of the routes. Two connections' open things are
+//! never locked together.
+//!
+//! The format is [`crate::frame::protocol`]. Not here: sockets and readiness
+//! (`session`), who is admitted (`policy`).
+#![forbid(unsafe_code)]
+
+mod deliver;
+mod entropy;
+mod hub;
+mod limits;
+mod member;
+mod outbox;
+mod permit;
+mod port;
+mod queue;
+mod request;
+mod rights;
+mod routes;
+mod tree;
+
+pub use hub::Broker;
+pub use limits::{Limits, Quota};
+pub use member::Identity;
+pub use outbox::Sink;
+pub use permit::{Permit, Permits};
+pub use port::{Batch, Outgoing, Port};
+pub use rights::{Action, Rights};

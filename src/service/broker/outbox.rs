@@ -1,0 +1,493 @@
+//! The way out to one connection: straight to its socket while nothing waits,
+//! else into its queue.
+//!
+//! Invariants:
+//! - One lock covers the queue and the writes to the socket, so frames of several
+//!   publishers are never mixed and never torn.
+//! - Nothing here waits: a write takes what the socket has room for.
+//! - The queue stays within its bounds; what doesn't fit is dropped and counted
+//!   where the subscription asked for that, else the connection ends.
+//! - What the account of the uid was told is what the queue holds.
+//!
+//! Not here: who gets what ([`super::deliver`]), and who closes the socket: the
+//! session, when it finds [`Outbox::is_ending`].
+
+use std::collections::HashSet;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::frame::{ErrorCode, Frame, FrameLimit, HEADER_BYTES};
+
+use super::limits::{Account, Limits, Quota};
+use super::queue::{Queue, frame_start};
+
+/// A connection as the broker writes to it. A socket, or in tests and fuzzing
+/// anything else.
+pub trait Sink: Send + Sync {
+    /// Writes as much as there is room for, without waiting, and returns how many
+    /// bytes that was.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` for no room at all; any other error ends the connection.
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Tells the connection's own thread to look at its outbox: something waits
+    /// for room in the socket, or the connection is to end.
+    fn wake(&self);
+}
+
+pub(super) struct Outbox(Mutex<Out>);
+
+/// What the lock of an [`Outbox`] covers.
+pub(super) struct Out {
+    queue: Queue,
+    phase: Phase,
+    /// The socket had no room; its own thread writes when it has.
+    blocked: bool,
+    /// Somebody has appended and will flush.
+    corked: bool,
+    sink: Option<Arc<dyn Sink>>,
+    account: Arc<Account>,
+    accounted: usize,
+    drop_oldest: HashSet<u64>,
+    limits: Limits,
+    accepts: FrameLimit,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Open,
+    /// Takes nothing more; what is queued still goes out.
+    Ending,
+    Closed,
+}
+
+/// Why a frame was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refused {
+    Quota(Quota),
+    TooLarge,
+    Gone,
+}
+
+/// Messages of one subject that go to several connections: encoded once, with
+/// the subscription's id written in for each.
+#[derive(Default)]
+pub(super) struct Run {
+    pub(super) bytes: Vec<u8>,
+    /// Where each frame starts.
+    pub(super) starts: Vec<usize>,
+    pub(super) longest: usize,
+    id: u64,
+}
+
+impl Run {
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.starts.clear();
+        (self.longest, self.id) = (0, 0);
+    }
+
+    /// Appends a frame with the id 0.
+    pub(super) fn push(&mut self, frame: &Frame<'_>) {
+        self.starts.push(self.bytes.len());
+        self.longest = self.longest.max(frame.length());
+        frame.encode(&mut self.bytes);
+    }
+
+    /// Writes the places in the order into the stamps, which lie behind a subject
+    /// of this length and the connection's number.
+    pub(super) fn set_sequence(&mut self, first: u64, subject_bytes: usize) {
+        let at = HEADER_BYTES + subject_bytes + 8;
+        for (sequence, start) in (first..).zip(&self.starts) {
+            if let Some(place) = self.bytes.get_mut(start + at..start + at + 8) {
+                place.copy_from_slice(&sequence.to_be_bytes());
+            }
+        }
+    }
+
+    fn set_id(&mut self, id: u64) {
+        if self.id == id {
+            return;
+        }
+        let id_bytes = id.to_be_bytes();
+        for start in &self.starts {
+            if let Some(place) = self.bytes.get_mut(start + 8..start + HEADER_BYTES) {
+                place.copy_from_slice(&id_bytes);
+            }
+        }
+        self.id = id;
+    }
+
+    fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self.starts.iter().skip(1).copied().chain([self.bytes.len()]);
+        let frame = |(start, end): (&usize, usize)| self.bytes.get(*start..end).unwrap_or_default();
+        self.starts.iter().zip(ends).map(frame)
+    }
+}
+
+impl Outbox {
+    pub(super) fn new(
+        sink: Arc<dyn Sink>,
+        account: Arc<Account>,
+        limits: Limits,
+        accepts: FrameLimit,
+    ) -> Self {
+        Self(Mutex::new(Out {
+            queue: Queue::default(),
+            phase: Phase::Open,
+            blocked: false,
+            corked: false,
+            sink: Some(sink),
+            account,
+            accounted: 0,
+            drop_oldest: HashSet::new(),
+            limits,
+            accepts,
+        }))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Out> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Out {
+    /// Appends the answer to something that this client sent. Beyond the bounds
+    /// the connection ends: it asks, but doesn't read.
+    pub(super) fn control(&mut self, frame: &Frame<'_>) {
+        if let Err(Refused::Quota(quota)) = self.append(frame) {
+            self.end(ErrorCode::Quota, &quota.to_string());
+        }
+    }
+
+    /// Appends a frame, or says why not.
+    pub(super) fn append(&mut self, frame: &Frame<'_>) -> Result<(), Refused> {
+        if self.phase != Phase::Open {
+            return Err(Refused::Gone);
+        }
+        if frame.length() > accepted(self.accepts) {
+            return Err(Refused::TooLarge);
+        }
+        self.room(HEADER_BYTES + frame.length()).map_err(Refused::Quota)?;
+        self.queue.push_frame(frame);
+        Ok(())
+    }
+
+    /// Appends the messages of a run, for subscription `id`. With `now` they are
+    /// written straight to the socket if nothing waits.
+    pub(super) fn messages(&mut self, id: u64, run: &mut Run, now: bool) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        run.set_id(id);
+        let mut sent = 0;
+        if run.longest <= accepted(self.accepts) {
+            if now && self.queue.is_empty() && !self.blocked {
+                sent = self.write_through(&[IoSlice::new(&run.bytes)]);
+                if sent == run.bytes.len() || self.phase != Phase::Open {
+                    return;
+                }
+            }
+            if sent == 0 && self.room_at_once(run.bytes.len()) {
+                self.queue.push(&run.bytes);
+                return;
+            }
+        }
+        self.messages_left(id, run, sent);
+    }
+
+    /// Queues what of a run has not left, frame by frame where not all of it fits.
+    fn messages_left(&mut self, id: u64, run: &Run, sent: usize) {
+        let torn = frame_start(&run.bytes, sent);
+        for (start, frame) in run.starts.iter().zip(run.frames()) {
+            if start + frame.len() <= sent {
+                continue;
+            }
+            if *start == torn && torn < sent {
+                self.keep_rest(frame.len() - (sent - torn));
+                self.queue.push_rest(frame, sent - torn);
+            } else {
+                self.message(id, frame, None);
+            }
+        }
+    }
+
+    /// Appends one message with the id of the subscription in its head. Its data
+    /// is copied once, by the first connection that can't take it at once.
+    pub(super) fn large(
+        &mut self,
+        id: u64,
+        head: &[u8],
+        data: &[u8],
+        shared: &mut Option<Arc<[u8]>>,
+    ) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        let fits = head.len() + data.len() - HEADER_BYTES <= accepted(self.accepts);
+        if fits && self.queue.is_empty() && !self.blocked {
+            let sent = self.write_through(&[IoSlice::new(head), IoSlice::new(data)]);
+            let left = head.len() + data.len() - sent;
+            if left == 0 || self.phase != Phase::Open {
+                return;
+            }
+            if sent > 0 {
+                let data = shared.get_or_insert_with(|| Arc::from(data));
+                self.keep_rest(left);
+                self.queue.push_shared(head, Arc::clone(data), sent);
+                return;
+            }
+        }
+        let data = shared.get_or_insert_with(|| Arc::from(data));
+        let data = Arc::clone(data);
+        self.message(id, head, Some(data));
+    }
+
+    /// Queues one message, makes room for it, or drops it and says so.
+    fn message(&mut self, id: u64, head: &[u8], shared: Option<Arc<[u8]>>) {
+        let length = head.len() + shared.as_ref().map_or(0, |data| data.len());
+        if self.phase != Phase::Open {
+            return;
+        }
+        if length - HEADER_BYTES > accepted(self.accepts) {
+            self.queue.push_gap(id, 1);
+            return;
+        }
+        match (self.room(length), shared) {
+            (Ok(()), None) => self.queue.push(head),
+            (Ok(()), Some(data)) => self.queue.push_shared(head, data, 0),
+            (Err(_), _) if self.drop_oldest.contains(&id) => self.queue.push_gap(id, 1),
+            (Err(quota), _) => {
+                self.queue.push_gap(id, 1);
+                self.end(ErrorCode::Quota, &quota.to_string());
+            }
+        }
+    }
+
+    /// Takes what is to be queued next into account, after making room for it if
+    /// need be: by writing, then by dropping what may be dropped.
+    fn room(&mut self, length: usize) -> Result<(), Quota> {
+        if self.reserve(length).is_ok() {
+            return Ok(());
+        }
+        if !self.blocked {
+            self.flush();
+            if self.reserve(length).is_ok() {
+                return Ok(());
+            }
+        }
+        if !self.drop_oldest.is_empty() {
+            let over = (self.queue.bytes() + length).saturating_sub(self.limits.pending_bytes);
+            let droppable = &self.drop_oldest;
+            self.queue.drop_oldest(over.max(length), |id| droppable.contains(&id));
+            self.release();
+        }
+        self.reserve(length)
+    }
+
+    /// Whether all of it fits without dropping anything.
+    fn room_at_once(&mut self, length: usize) -> bool {
+        length <= self.limits.pending_bytes && self.reserve(length).is_ok()
+    }
+
+    /// A single frame is taken in any case, so that a bound below the largest
+    /// frame doesn't cut a connection off.
+    fn reserve(&mut self, length: usize) -> Result<(), Quota> {
+        if self.queue.is_empty() {
+            self.account.pending_bytes.add(length);
+        } else if self.queue.bytes() + length > self.limits.pending_bytes {
+            return Err(Quota::Pending(self.limits.pending_bytes));
+        } else {
+            let limit = self.limits.pending_bytes_per_uid;
+            if !self.account.pending_bytes.try_add(length, limit) {
+                return Err(Quota::PendingPerUid(limit));
+            }
+        }
+        self.accounted += length;
+        Ok(())
+    }
+
+    /// The rest of a frame that has left in part must follow, whatever the bounds.
+    fn keep_rest(&mut self, length: usize) {
+        self.account.pending_bytes.add(length);
+        self.accounted += length;
+    }
+
+    /// Tells the account what has left the queue.
+    fn release(&mut self) {
+        let queued = self.queue.bytes();
+        if queued < self.accounted {
+            self.account.pending_bytes.subtract(self.accounted - queued);
+        } else {
+            self.account.pending_bytes.add(queued - self.accounted);
+        }
+        self.accounted = queued;
+    }
+
+    /// Writes what is queued as far as there is room.
+    pub(super) fn flush(&mut self) {
+        while !self.queue.is_empty() {
+            let Some(sink) = self.sink.clone() else { break };
+            let slices = self.queue.slices();
+            let given: usize = slices.iter().map(|slice| slice.len()).sum();
+            let sent = match sink.write(&slices) {
+                Ok(sent) => sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return self.broken(),
+            };
+            drop(slices);
+            self.queue.advance(sent);
+            if sent < given {
+                self.block();
+                break;
+            }
+        }
+        self.release();
+    }
+
+    /// Writes past the empty queue; what didn't go is the caller's to queue.
+    fn write_through(&mut self, slices: &[IoSlice<'_>]) -> usize {
+        let Some(sink) = self.sink.clone() else { return 0 };
+        let given: usize = slices.iter().map(|slice| slice.len()).sum();
+        let sent = loop {
+            match sink.write(slices) {
+                Ok(sent) => break sent,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break 0,
+                Err(_) => {
+                    self.broken();
+                    return 0;
+                }
+            }
+        };
+        if sent < given {
+            self.block();
+        }
+        sent
+    }
+
+    fn block(&mut self) {
+        if !self.blocked {
+            self.blocked = true;
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(sink) = &self.sink {
+            sink.wake();
+        }
+    }
+
+    /// The socket is of no use any more: nothing can be said on it.
+    fn broken(&mut self) {
+        self.phase = Phase::Ending;
+        self.queue.clear();
+        self.release();
+        self.wake();
+    }
+
+    /// Ends the connection: messages that wait are dropped and counted, the error
+    /// follows, then it takes nothing more.
+    pub(super) fn end(&mut self, code: ErrorCode, text: &str) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        if code == ErrorCode::Quota {
+            self.queue.drop_all(None);
+        }
+        self.queue.push_frame(&Frame::Error { id: 0, code, text });
+        self.phase = Phase::Ending;
+        self.release();
+        self.wake();
+    }
+
+    /// Takes nothing more; what is queued still goes out.
+    pub(super) fn finish(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Ending;
+            self.wake();
+        }
+    }
+
+    /// Drops everything, at once.
+    pub(super) fn close(&mut self) {
+        self.phase = Phase::Closed;
+        self.sink = None;
+        self.queue.clear();
+        self.release();
+    }
+
+    /// Claims the duty to flush; false if another has it already, or if the
+    /// connection's own thread writes.
+    pub(super) fn cork(&mut self) -> bool {
+        !self.blocked && !self.queue.is_empty() && !std::mem::replace(&mut self.corked, true)
+    }
+
+    pub(super) fn uncork(&mut self) {
+        self.corked = false;
+        if !self.blocked {
+            self.flush();
+        }
+    }
+
+    /// Writes now, if nothing is in the way.
+    pub(super) fn push_out(&mut self) {
+        if !self.blocked {
+            self.flush();
+        }
+    }
+
+    /// Leaves what is queued to the connection's own thread.
+    pub(super) fn hand_over(&mut self) {
+        if !self.queue.is_empty() {
+            self.block();
+        }
+    }
+
+    /// For the connection's own thread: the socket has room again.
+    pub(super) fn writable(&mut self) {
+        // Still marked as blocked, so that a write without room wakes nobody.
+        self.blocked = true;
+        self.flush();
+        self.blocked = !self.queue.is_empty();
+    }
+
+    /// Whether the connection's own thread should wait for room in the socket.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.phase != Phase::Open
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Notes whether messages of `id` may be dropped.
+    pub(super) fn subscribed(&mut self, id: u64, drop_oldest: bool) {
+        if drop_oldest {
+            self.drop_oldest.insert(id);
+        }
+    }
+
+    pub(super) fn unsubscribed(&mut self, id: u64) {
+        self.drop_oldest.remove(&id);
+    }
+
+    /// Takes back what waits of a subscription that lost its right.
+    pub(super) fn revoke(&mut self, id: u64) {
+        self.queue.drop_all(Some(id));
+        self.drop_oldest.remove(&id);
+        self.release();
+    }
+}
+
+fn accepted(limit: FrameLimit) -> usize {
+    usize::try_from(limit.bytes()).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,65 @@
+//! The `permit` rules.
+
+use crate::frame::Pattern;
+use crate::peer::{Facts, Needs};
+use crate::policy::Rule;
+
+use super::rights::{Action, Rights};
+
+/// One `permit`: who may do what on which subjects.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Permit {
+    action: Action,
+    pattern: Box<str>,
+    rule: Rule,
+}
+
+impl Permit {
+    /// Puts one together.
+    pub fn new(action: Action, pattern: Pattern<'_>, rule: Rule) -> Self {
+        Self { action, pattern: pattern.as_str().into(), rule }
+    }
+
+    /// What it permits.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// On which subjects, as the text of a [`Pattern`].
+    pub fn pattern(&self) -> &str {
+        &self.pattern
+    }
+
+    /// To whom.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+}
+
+/// All `permit` rules. None means that every admitted peer may do everything.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Permits(Vec<Permit>);
+
+impl Permits {
+    /// These, in any order.
+    pub fn new(permits: Vec<Permit>) -> Self {
+        Self(permits)
+    }
+
+    /// The facts that they ask for. A fact that was not learnt doesn't make a
+    /// permit hold.
+    pub fn needs(&self) -> Needs {
+        self.0.iter().fold(Needs::NONE, |needs, permit| needs.and(permit.rule.needs()))
+    }
+
+    /// What a peer may do.
+    pub fn rights_of(&self, facts: &Facts) -> Rights {
+        if self.0.is_empty() {
+            return Rights::everything();
+        }
+        let held = self.0.iter().filter(|permit| permit.rule.holds(facts));
+        Rights::only(held.filter_map(|permit| {
+            Pattern::new(permit.pattern.as_bytes()).map(|pattern| (permit.action, pattern))
+        }))
+    }
+}

@@ -1,0 +1,366 @@
+//! One connection's own side of the broker: what its frames do.
+//!
+//! Frames come in batches, all that one read has brought. Consecutive messages of
+//! one subject are encoded once and go to each subscriber in one write; what else
+//! is appended is written when the batch ends, once for each connection.
+//!
+//! Not here: messages themselves ([`super::deliver`]), requests
+//! ([`super::request`]).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::frame::{ErrorCode, Frame, FrameError, Header, Kind, Pattern};
+
+use super::deliver::Recent;
+use super::hub::{Broker, count_in};
+use super::limits::{Limits, Quota};
+use super::member::{Member, Open};
+use super::outbox::Run;
+use super::rights::{Action, Rights};
+use super::routes::{Entry, Role, Route};
+
+/// A connection's place in a [`Broker`]. Dropping it leaves: subscriptions and
+/// registrations end, requests that it was to answer end with ERROR 5.
+///
+/// Owned by one thread at a time.
+pub struct Port {
+    pub(super) broker: Arc<Broker>,
+    pub(super) member: Arc<Member>,
+    pub(super) limits: Limits,
+    pub(super) rights: Arc<Rights>,
+    /// The reload that `rights` are of.
+    pub(super) reload: u64,
+    pub(super) recent: Vec<Recent>,
+    pub(super) run: Run,
+    pub(super) numbers: super::request::Numbers,
+    told_to_go: bool,
+}
+
+/// What the connection's own thread has to do about its way out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outgoing {
+    /// Wait for room in the socket, then call [`Port::writable`].
+    pub blocked: bool,
+    /// Nothing more is taken: close when [`Outgoing::empty`], or soon.
+    pub ending: bool,
+    /// Nothing waits.
+    pub empty: bool,
+}
+
+impl Port {
+    pub(super) fn new(broker: Arc<Broker>, member: Arc<Member>, limits: Limits) -> Self {
+        let reload = broker.reloads.load(Ordering::Acquire);
+        let rights = member.rights();
+        Self {
+            broker,
+            member,
+            limits,
+            rights,
+            reload,
+            recent: Vec::new(),
+            run: Run::default(),
+            numbers: super::request::Numbers::default(),
+            told_to_go: false,
+        }
+    }
+
+    /// Begins a batch.
+    pub fn batch(&mut self, now: Instant) -> Batch<'_> {
+        Batch { port: self, route: None, acknowledge: Vec::new(), touched: Vec::new(), now }
+    }
+
+    /// The socket has room again.
+    pub fn writable(&mut self) {
+        self.member.outbox.lock().writable();
+    }
+
+    /// What to wait for.
+    pub fn outgoing(&self) -> Outgoing {
+        let out = self.member.outbox.lock();
+        Outgoing { blocked: out.is_blocked(), ending: out.is_ending(), empty: out.is_empty() }
+    }
+
+    /// Says that the connection will be closed within `within`. From here on it
+    /// may finish what is open, nothing else.
+    pub fn go_away(&mut self, within: Duration) {
+        if !std::mem::replace(&mut self.told_to_go, true) {
+            let millis = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+            let mut out = self.member.outbox.lock();
+            out.control(&Frame::GoAway { millis });
+            out.push_out();
+        }
+    }
+
+    /// Whether no request is open, in either direction.
+    pub fn is_idle(&self) -> bool {
+        let open = self.member.open();
+        open.asked.is_empty() && open.owed.is_empty()
+    }
+
+    /// Ends requests whose time has passed; returns when the next one's will have.
+    pub fn tick(&mut self, now: Instant) -> Option<Instant> {
+        loop {
+            let mut open = self.member.open();
+            while open.deadlines.front().is_some_and(|request| request.has_ended()) {
+                open.deadlines.pop_front();
+            }
+            let next = open.deadlines.front()?.deadline;
+            if next > now {
+                return Some(next);
+            }
+            let request = open.deadlines.pop_front()?;
+            drop(open);
+            if request.end() {
+                request.settle();
+                request.forgive();
+                let text = "nobody answered in time";
+                let id = request.id;
+                let mut out = self.member.outbox.lock();
+                out.control(&Frame::Error { id, code: ErrorCode::Timeout, text });
+                out.push_out();
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        self.broker.leave(&self.member);
+        let open = std::mem::replace(
+            &mut *self.member.open(),
+            Open { closed: true, ..Open::default() },
+        );
+        let account = &self.member.account;
+        for entry in open.subscriptions.values() {
+            entry.end();
+            self.broker.routes.remove(Role::Subscriber, entry);
+            account.subscriptions.subtract(1);
+        }
+        for entry in open.registrations.values() {
+            entry.end();
+            self.broker.routes.remove(Role::Responder, entry);
+            account.registrations.subtract(1);
+        }
+        for request in open.asked.values() {
+            account.requests.subtract(1);
+            if request.end() {
+                request.forgive();
+            }
+        }
+        self.member.outbox.lock().close();
+        for request in open.owed.values().filter(|request| request.end()) {
+            request.settle();
+            let (id, text) = (request.id, "the responder has gone");
+            let mut out = request.requester.outbox.lock();
+            out.control(&Frame::Error { id, code: ErrorCode::Gone, text });
+            out.push_out();
+        }
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// The frames of one read. Dropping it delivers what is left.
+pub struct Batch<'p> {
+    pub(super) port: &'p mut Port,
+    /// Where the messages of the run go.
+    pub(super) route: Option<Arc<Route>>,
+    /// Publications of the run that want OK.
+    pub(super) acknowledge: Vec<u64>,
+    /// Outboxes that this batch is to flush.
+    pub(super) touched: Vec<Arc<Member>>,
+    pub(super) now: Instant,
+}
+
+impl Batch<'_> {
+    /// Does what a frame asks for. False when the connection is to end.
+    pub fn frame(&mut self, frame: &Frame<'_>) -> bool {
+        match *frame {
+            Frame::Publish { id, subject, body } => self.publish(id, subject, body),
+            Frame::Request { id, subject, body } => self.request(id, subject, body),
+            Frame::Reply { id, body } => self.reply(id, body),
+            Frame::Subscribe { id, pattern, drop_oldest } => {
+                self.subscribe(id, pattern, drop_oldest);
+            }
+            Frame::Serve { id, pattern } => self.serve(id, pattern),
+            Frame::Unsubscribe { id } => self.unsubscribe(id),
+            Frame::Unserve { id } => self.unserve(id),
+            Frame::Ping { id, body } => self.answer(&Frame::Pong { id, body }),
+            Frame::Pong { .. } => (),
+            // PROOF was due before; the others only the broker sends.
+            _ => {
+                self.violation(&FrameError::WrongSide(frame.kind()));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Refuses a frame beyond the limit.
+    pub fn too_large(&mut self, header: &Header) {
+        let text = format!("expected at most {} bytes", self.port.limits.frame.bytes());
+        // Its id is not what OK or ERROR of these would carry.
+        let id = if header.kind == Kind::Pong { 0 } else { header.id };
+        self.refuse(id, ErrorCode::TooLarge, &text);
+    }
+
+    /// Says that the peer breaks the format, and ends the connection.
+    pub fn violation(&mut self, error: &FrameError) {
+        self.deliver_run(false);
+        let mut out = self.port.member.outbox.lock();
+        out.push_out();
+        out.end(ErrorCode::Protocol, &error.to_string());
+        out.push_out();
+    }
+
+    fn subscribe(&mut self, id: u64, pattern: Pattern<'_>, drop_oldest: bool) {
+        if self.may_not(id, Action::Subscribe, pattern) {
+            return;
+        }
+        self.deliver_run(false);
+        let member = Arc::clone(&self.port.member);
+        let entry = Entry::new(Arc::clone(&member), id, pattern);
+        let added = {
+            let mut open = member.open();
+            let held = open.subscriptions.len();
+            self.count_one(open.subscriptions.contains_key(&id), || {
+                let counter = &member.account.subscriptions;
+                let limit = self.port.limits.subscriptions;
+                count_in(counter, held, limit, Quota::Subscriptions, Quota::SubscriptionsPerUid)
+            })
+            .map(|()| open.subscriptions.insert(id, Arc::clone(&entry)))
+        };
+        match added {
+            Ok(_) => {
+                // OK comes before the first message: the lock is held until both
+                // are certain.
+                let mut out = member.outbox.lock();
+                out.subscribed(id, drop_oldest);
+                self.port.broker.routes.insert(Role::Subscriber, &entry);
+                out.control(&Frame::Ok { id });
+                self.touch(&member, &mut out);
+            }
+            Err((code, text)) => self.refuse(id, code, &text),
+        }
+    }
+
+    fn serve(&mut self, id: u64, pattern: Pattern<'_>) {
+        if self.may_not(id, Action::Serve, pattern) {
+            return;
+        }
+        self.deliver_run(false);
+        let member = Arc::clone(&self.port.member);
+        let entry = Entry::new(Arc::clone(&member), id, pattern);
+        let added = {
+            let mut open = member.open();
+            let held = open.registrations.len();
+            self.count_one(open.registrations.contains_key(&id), || {
+                let counter = &member.account.registrations;
+                let limit = self.port.limits.subscriptions;
+                count_in(counter, held, limit, Quota::Registrations, Quota::RegistrationsPerUid)
+            })
+            .map(|()| open.registrations.insert(id, Arc::clone(&entry)))
+        };
+        match added {
+            Ok(_) => {
+                let mut out = member.outbox.lock();
+                self.port.broker.routes.insert(Role::Responder, &entry);
+                out.control(&Frame::Ok { id });
+                self.touch(&member, &mut out);
+            }
+            Err((code, text)) => self.refuse(id, code, &text),
+        }
+    }
+
+    fn count_one(
+        &self,
+        is_there: bool,
+        count: impl FnOnce() -> Result<(), Quota>,
+    ) -> Result<(), (ErrorCode, String)> {
+        if is_there {
+            return Err((ErrorCode::DuplicateId, String::from("this id is in use")));
+        }
+        count().map_err(|quota| (ErrorCode::Quota, quota.to_string()))
+    }
+
+    fn unsubscribe(&mut self, id: u64) {
+        self.deliver_run(false);
+        let member = Arc::clone(&self.port.member);
+        let Some(entry) = member.open().subscriptions.remove(&id) else {
+            return self.refuse(id, ErrorCode::Gone, "no such subscription");
+        };
+        entry.end();
+        member.account.subscriptions.subtract(1);
+        self.port.broker.routes.remove(Role::Subscriber, &entry);
+        // Who still holds the old route asks whether it is alive, under this lock.
+        let mut out = member.outbox.lock();
+        out.unsubscribed(id);
+        out.control(&Frame::Ok { id });
+        self.touch(&member, &mut out);
+    }
+
+    fn unserve(&mut self, id: u64) {
+        let Some(entry) = self.port.member.open().registrations.remove(&id) else {
+            return self.refuse(id, ErrorCode::Gone, "no such registration");
+        };
+        entry.end();
+        self.port.member.account.registrations.subtract(1);
+        self.port.broker.routes.remove(Role::Responder, &entry);
+        self.answer(&Frame::Ok { id });
+    }
+
+    /// Whether something new of this kind is refused; says so then.
+    fn may_not(&mut self, id: u64, action: Action, pattern: Pattern<'_>) -> bool {
+        if self.is_stopping() {
+            self.refuse(id, ErrorCode::Stopping, "the broker is about to stop");
+            return true;
+        }
+        self.port.refresh_rights();
+        let allowed = self.port.rights.allow_pattern(action, pattern);
+        if !allowed {
+            let text = format!("no permit to {} {pattern}", action.name());
+            self.refuse(id, ErrorCode::Denied, &text);
+        }
+        !allowed
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.port.told_to_go || self.port.broker.is_stopping()
+    }
+
+    pub(super) fn refuse(&mut self, id: u64, code: ErrorCode, text: &str) {
+        self.answer(&Frame::Error { id, code, text });
+    }
+
+    /// Appends a frame for the client itself.
+    pub(super) fn answer(&mut self, frame: &Frame<'_>) {
+        let member = Arc::clone(&self.port.member);
+        let mut out = member.outbox.lock();
+        out.control(frame);
+        self.touch(&member, &mut out);
+    }
+
+    /// Notes that something was appended to `out`, to be written at the end.
+    pub(super) fn touch(&mut self, member: &Arc<Member>, out: &mut super::outbox::Out) {
+        if out.cork() {
+            self.touched.push(Arc::clone(member));
+        }
+    }
+
+    fn finish(&mut self) {
+        self.deliver_run(true);
+        for member in self.touched.drain(..) {
+            member.outbox.lock().uncork();
+        }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

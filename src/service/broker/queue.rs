@@ -1,0 +1,539 @@
+//! The bytes that wait for one connection, as whole frames that can still be
+//! dropped.
+//!
+//! Invariants:
+//! - Frames leave in the order in which they came.
+//! - A frame of which a part has left is never dropped, so that the stream is
+//!   never torn.
+//! - What is dropped is counted, for each subscription, in a GAP at its place.
+//!
+//! Not here: bounds, sockets, locks.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::frame::{Frame, HEADER_BYTES, Kind};
+
+/// Small frames are collected in pieces of about this size.
+const PIECE_BYTES: usize = 64 << 10;
+const MOST_SLICES: usize = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    /// Whole frames from `boundary` on; what is before `start` has left.
+    Frames {
+        bytes: Vec<u8>,
+        start: usize,
+        boundary: usize,
+        keep: bool,
+    },
+    /// One frame whose data other connections share.
+    Shared {
+        head: Box<[u8]>,
+        data: Arc<[u8]>,
+        start: usize,
+    },
+    /// Dropped messages, by subscription.
+    Gaps(BTreeMap<u64, u64>),
+}
+
+/// The fields of a header that this room needs.
+struct Peek {
+    total: usize,
+    is_message: bool,
+    id: u64,
+}
+
+fn peek(bytes: &[u8]) -> Option<Peek> {
+    let [l0, l1, l2, l3, kind, _, _, _, id @ ..] = *bytes.first_chunk::<HEADER_BYTES>()?;
+    let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3])).ok()?;
+    Some(Peek {
+        total: HEADER_BYTES + length,
+        is_message: kind == Kind::Message.to_wire(),
+        id: u64::from_be_bytes(id),
+    })
+}
+
+/// The start of the frame in which the byte at `at` lies, where `bytes` starts
+/// with a whole frame.
+pub(super) fn frame_start(bytes: &[u8], at: usize) -> usize {
+    let mut start = 0;
+    while let Some(frame) = bytes.get(start..).and_then(peek) {
+        if start + frame.total > at {
+            break;
+        }
+        start += frame.total;
+    }
+    start
+}
+
+impl Queue {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Appends whole frames by copying them.
+    pub(super) fn push(&mut self, frames: &[u8]) {
+        self.bytes += frames.len();
+        if let Some(Piece::Frames {
+            bytes, keep: false, ..
+        }) = self.pieces.back_mut()
+            && bytes.len() + frames.len() <= PIECE_BYTES
+        {
+            bytes.extend_from_slice(frames);
+            return;
+        }
+        self.pieces.push_back(Piece::Frames {
+            bytes: frames.to_vec(),
+            start: 0,
+            boundary: 0,
+            keep: false,
+        });
+    }
+
+    /// Appends a frame that `encode` writes.
+    pub(super) fn push_frame(&mut self, frame: &Frame<'_>) {
+        let length = HEADER_BYTES + frame.length();
+        self.bytes += length;
+        if let Some(Piece::Frames {
+            bytes, keep: false, ..
+        }) = self.pieces.back_mut()
+            && bytes.len() + length <= PIECE_BYTES
+        {
+            frame.encode(bytes);
+            return;
+        }
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        self.pieces.push_back(Piece::Frames {
+            bytes,
+            start: 0,
+            boundary: 0,
+            keep: false,
+        });
+    }
+
+    /// Appends one frame of which `sent` bytes have left already.
+    pub(super) fn push_rest(&mut self, frame: &[u8], sent: usize) {
+        self.bytes += frame.len().saturating_sub(sent);
+        self.pieces.push_back(Piece::Frames {
+            bytes: frame.to_vec(),
+            start: sent,
+            boundary: 0,
+            keep: false,
+        });
+    }
+
+    /// Appends one frame, head and shared data, of which `sent` bytes have left.
+    pub(super) fn push_shared(&mut self, head: &[u8], data: Arc<[u8]>, sent: usize) {
+        self.bytes += (head.len() + data.len()).saturating_sub(sent);
+        self.pieces.push_back(Piece::Shared {
+            head: head.into(),
+            data,
+            start: sent,
+        });
+    }
+
+    /// Says at the end that `count` messages of subscription `id` are missing.
+    pub(super) fn push_gap(&mut self, id: u64, count: u64) {
+        if let Some(Piece::Gaps(gaps)) = self.pieces.back_mut() {
+            *gaps.entry(id).or_default() += count;
+            return;
+        }
+        self.pieces
+            .push_back(Piece::Gaps(BTreeMap::from([(id, count)])));
+    }
+
+    /// Drops messages from the oldest on, of those subscriptions that `droppable`
+    /// names, until `need` bytes are free or none is left.
+    pub(super) fn drop_oldest(&mut self, need: usize, droppable: impl Fn(u64) -> bool) {
+        self.drop_to(self.bytes.saturating_sub(need), true, droppable);
+    }
+
+    /// Drops every message of one subscription, or of all.
+    pub(super) fn drop_all(&mut self, subscription: Option<u64>) {
+        for piece in &mut self.pieces {
+            if let Piece::Frames { keep, .. } = piece {
+                *keep = false;
+            }
+        }
+        self.drop_to(0, false, |id| subscription.is_none_or(|wanted| wanted == id));
+    }
+
+    /// `keep`: what stays of a piece need not be looked at again.
+    fn drop_to(&mut self, enough: usize, keep: bool, droppable: impl Fn(u64) -> bool) {
+        let mut gaps = BTreeMap::new();
+        let mut index = 0;
+        while self.bytes > enough && index < self.pieces.len() {
+            let Some(piece) = self.pieces.remove(index) else {
+                break;
+            };
+            match piece {
+                Piece::Gaps(earlier) => {
+                    for (id, count) in earlier {
+                        *gaps.entry(id).or_default() += count;
+                    }
+                }
+                Piece::Shared {
+                    ref head,
+                    ref data,
+                    start: 0,
+                } if peek(head).is_some_and(|frame| frame.is_message && droppable(frame.id)) => {
+                    self.bytes -= head.len() + data.len();
+                    if let Some(frame) = peek(head) {
+                        *gaps.entry(frame.id).or_default() += 1;
+                    }
+                }
+                Piece::Frames {
+                    bytes,
+                    start,
+                    boundary,
+                    keep: false,
+                } => {
+                    let split = self.split(&bytes, start, boundary, enough, &droppable, &mut gaps);
+                    index += self.put_back(index, bytes, &split, keep);
+                }
+                other => {
+                    self.pieces.insert(index, other);
+                    index += 1;
+                }
+            }
+        }
+        if !gaps.is_empty() {
+            self.pieces
+                .insert(index.min(self.pieces.len()), Piece::Gaps(gaps));
+        }
+    }
+
+    /// Decides what of a piece stays.
+    fn split(
+        &mut self,
+        bytes: &[u8],
+        start: usize,
+        boundary: usize,
+        enough: usize,
+        droppable: &impl Fn(u64) -> bool,
+        gaps: &mut BTreeMap<u64, u64>,
+    ) -> Split {
+        let mut at = boundary;
+        while at < start {
+            match bytes.get(at..).and_then(peek) {
+                Some(frame) => at += frame.total,
+                None => break,
+            }
+        }
+        // A frame that has left in part, if any, goes on first.
+        let first = bytes.get(start..at).unwrap_or_default();
+        let mut split = Split {
+            kept: first.to_vec(),
+            torn: first.len(),
+            rest: bytes.len(),
+        };
+        while let Some(frame) = bytes.get(at..).and_then(peek) {
+            if self.bytes <= enough {
+                break;
+            }
+            let end = at + frame.total;
+            if frame.is_message && droppable(frame.id) {
+                *gaps.entry(frame.id).or_default() += 1;
+                self.bytes -= frame.total;
+            } else {
+                split
+                    .kept
+                    .extend_from_slice(bytes.get(at..end).unwrap_or_default());
+            }
+            at = end;
+        }
+        split.rest = at;
+        split
+    }
+
+    /// Puts what stays of a piece back at `index`; returns how many pieces lie
+    /// before the place of its gap.
+    fn put_back(&mut self, index: usize, bytes: Vec<u8>, split: &Split, keep: bool) -> usize {
+        let mut before = 0;
+        if !split.kept.is_empty() && !(keep && self.join_kept(index, split)) {
+            // The torn part isn't a frame, so the walk must begin after it.
+            let (bytes, boundary) = (split.kept.clone(), split.torn);
+            let start = 0;
+            self.pieces.insert(
+                index,
+                Piece::Frames {
+                    bytes,
+                    start,
+                    boundary,
+                    keep: true,
+                },
+            );
+            before = 1;
+        }
+        if split.rest < bytes.len() {
+            let (start, boundary) = (split.rest, split.rest);
+            let rest = Piece::Frames {
+                bytes,
+                start,
+                boundary,
+                keep: false,
+            };
+            self.pieces.insert(index + before, rest);
+        }
+        before
+    }
+
+    /// Joins small kept parts, so that their number stays small.
+    fn join_kept(&mut self, index: usize, split: &Split) -> bool {
+        let previous = index
+            .checked_sub(1)
+            .and_then(|before| self.pieces.get_mut(before));
+        match previous {
+            Some(Piece::Frames {
+                bytes, keep: true, ..
+            }) if bytes.len() + split.kept.len() <= PIECE_BYTES => {
+                bytes.extend_from_slice(&split.kept);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What to write next, oldest first, for one vectored write.
+    pub(super) fn slices(&mut self) -> Vec<IoSlice<'_>> {
+        for piece in self.pieces.iter_mut().take(MOST_SLICES / 2) {
+            if let Piece::Gaps(gaps) = piece {
+                let mut bytes = Vec::new();
+                for (&id, &count) in gaps.iter() {
+                    Frame::Gap { id, count }.encode(&mut bytes);
+                }
+                self.bytes += bytes.len();
+                *piece = Piece::Frames {
+                    bytes,
+                    start: 0,
+                    boundary: 0,
+                    keep: true,
+                };
+            }
+        }
+        let mut slices = Vec::with_capacity(MOST_SLICES.min(self.pieces.len() * 2));
+        for piece in self.pieces.iter().take(MOST_SLICES / 2) {
+            match piece {
+                Piece::Frames { bytes, start, .. } => {
+                    slices.push(IoSlice::new(bytes.get(*start..).unwrap_or_default()));
+                }
+                Piece::Shared { head, data, start } => {
+                    let head_left = head.get(*start..).unwrap_or_default();
+                    let data_from = start.saturating_sub(head.len());
+                    if !head_left.is_empty() {
+                        slices.push(IoSlice::new(head_left));
+                    }
+                    slices.push(IoSlice::new(data.get(data_from..).unwrap_or_default()));
+                }
+                Piece::Gaps(_) => break,
+            }
+        }
+        slices
+    }
+
+    /// Says that the oldest `sent` bytes have left.
+    pub(super) fn advance(&mut self, mut sent: usize) {
+        self.bytes = self.bytes.saturating_sub(sent);
+        while let Some(piece) = self.pieces.front_mut() {
+            let (length, start) = match piece {
+                Piece::Frames { bytes, start, .. } => (bytes.len(), start),
+                Piece::Shared { head, data, start } => (head.len() + data.len(), start),
+                Piece::Gaps(_) => return,
+            };
+            if sent < length - *start {
+                *start += sent;
+                return;
+            }
+            sent -= length - *start;
+            self.pieces.pop_front();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// What stays of a piece: some frames, then everything from `rest` on.
+struct Split {
+    kept: Vec<u8>,
+    /// Bytes at the start of `kept` that end a frame of which a part has left.
+    torn: usize,
+    rest: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Decoder, FrameLimit, Greeting, Received, Side, Stamp, Subject};
+
+    fn message(id: u64, sequence: u64, data: &[u8]) -> Vec<u8> {
+        let stamp = Stamp {
+            connection: 1,
+            sequence,
+            uid: None,
+            gid: None,
+            pid: None,
+            flags: 0,
+        };
+        let subject = Subject::new(b"s").unwrap();
+        let mut out = Vec::new();
+        Frame::Message {
+            id,
+            subject,
+            stamp,
+            body: data,
+        }
+        .encode(&mut out);
+        out
+    }
+
+    /// Takes everything out in writes of `step` bytes.
+    fn drain(queue: &mut Queue, step: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while !queue.is_empty() {
+            let mut part: Vec<u8> = queue.slices().iter().flat_map(|s| s.to_vec()).collect();
+            part.truncate(step);
+            queue.advance(part.len());
+            out.extend(part);
+        }
+        assert_eq!(queue.bytes(), 0);
+        out
+    }
+
+    fn read(bytes: &[u8]) -> Vec<(Kind, u64, u64)> {
+        let mut decoder = Decoder::new(Side::Broker, FrameLimit::DEFAULT);
+        decoder.push(
+            &Greeting {
+                accepts: FrameLimit::DEFAULT,
+            }
+            .encode(),
+        );
+        let _ = decoder.frames().next();
+        decoder.push(bytes);
+        let mut found = Vec::new();
+        for item in decoder.frames() {
+            match item.unwrap() {
+                Received::Frame(Frame::Message { id, stamp, .. }) => {
+                    found.push((Kind::Message, id, stamp.sequence));
+                }
+                Received::Frame(Frame::Gap { id, count }) => found.push((Kind::Gap, id, count)),
+                Received::Frame(frame) => found.push((frame.kind(), frame.id(), 0)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(decoder.is_between_frames(), "a frame is torn");
+        found
+    }
+
+    #[test]
+    fn the_oldest_go_and_are_counted_in_their_place() {
+        let mut queue = Queue::default();
+        for sequence in 1..=10 {
+            queue.push(&message(1, sequence, b""));
+        }
+        queue.drop_oldest(3 * 49, |_| true);
+        queue.drop_oldest(1, |_| true);
+        let found = read(&drain(&mut queue, 7));
+        assert_eq!(found[..2], [(Kind::Gap, 1, 4), (Kind::Message, 1, 5)]);
+        assert_eq!(found.len(), 7);
+    }
+
+    #[test]
+    fn what_may_not_be_dropped_stays_in_order() {
+        let mut queue = Queue::default();
+        for sequence in 1..=6 {
+            queue.push(&message(sequence % 2, sequence, b"xy"));
+            queue.push_frame(&Frame::Ok { id: sequence });
+        }
+        queue.drop_oldest(usize::MAX, |id| id == 1);
+        let found = read(&drain(&mut queue, 1000));
+        let evens: Vec<_> = found.iter().filter(|f| f.0 == Kind::Message).collect();
+        assert_eq!(
+            evens,
+            [
+                &(Kind::Message, 0, 2),
+                &(Kind::Message, 0, 4),
+                &(Kind::Message, 0, 6)
+            ]
+        );
+        assert_eq!(found.iter().filter(|f| f.0 == Kind::Ok).count(), 6);
+        assert_eq!(
+            found
+                .iter()
+                .filter(|f| f.0 == Kind::Gap)
+                .collect::<Vec<_>>(),
+            [&(Kind::Gap, 1, 3)]
+        );
+    }
+
+    #[test]
+    fn a_frame_that_has_left_in_part_is_finished() {
+        for sent in 0..120 {
+            let mut queue = Queue::default();
+            queue.push(&message(1, 1, b"abc"));
+            queue.push(&message(1, 2, b"def"));
+            queue.push_shared(&message(1, 3, b""), Arc::from(&b""[..]), 0);
+            let mut out: Vec<u8> = queue.slices().iter().flat_map(|s| s.to_vec()).collect();
+            out.truncate(sent);
+            queue.advance(sent);
+            queue.drop_oldest(usize::MAX, |_| true);
+            queue.drop_oldest(usize::MAX, |_| true);
+            out.extend(drain(&mut queue, 5));
+            let found = read(&out);
+            let dropped: u64 = found.iter().filter(|f| f.0 == Kind::Gap).map(|f| f.2).sum();
+            let kept = found.iter().filter(|f| f.0 == Kind::Message).count();
+            assert_eq!(
+                dropped + u64::try_from(kept).unwrap(),
+                3,
+                "after {sent} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn shared_data_is_not_copied() {
+        let data: Arc<[u8]> = Arc::from(vec![7_u8; 1000]);
+        let mut queue = Queue::default();
+        let whole = message(1, 1, &data);
+        let head = &whole[..whole.len() - 1000];
+        queue.push_shared(head, Arc::clone(&data), 0);
+        assert_eq!(Arc::strong_count(&data), 2);
+        assert_eq!(queue.bytes(), whole.len());
+        assert_eq!(drain(&mut queue, 999), whole);
+        assert_eq!(Arc::strong_count(&data), 1);
+    }
+
+    #[test]
+    fn many_small_drops_leave_few_pieces() {
+        let mut queue = Queue::default();
+        for sequence in 0..2000 {
+            queue.push_frame(&Frame::Ok { id: sequence });
+            queue.push(&message(1, sequence, b""));
+            if sequence > 10 {
+                queue.drop_oldest(1, |_| true);
+            }
+        }
+        assert!(queue.pieces.len() < 20, "{}", queue.pieces.len());
+        let found = read(&drain(&mut queue, 1 << 20));
+        let oks: Vec<u64> = found
+            .iter()
+            .filter(|f| f.0 == Kind::Ok)
+            .map(|f| f.1)
+            .collect();
+        assert_eq!(oks, (0..2000).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,4 @@
+//! The services.
+
+#[cfg(feature = "broker")]
+pub mod broker;

@@ -1,6 +1,13 @@
 //! The codec against `tests/vectors/`: bytes that another language's
 //! implementation can be held to as well.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
 use secure_socket::frame::{
     Decoder, Frame, FrameError, FrameLimit, Greeting, Pattern, Received, Side, Stamp, Subject,
 };

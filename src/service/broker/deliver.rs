@@ -44,7 +44,10 @@ impl Port {
     /// The route of a subject, if this connection may publish there.
     fn route(&mut self, subject: Subject<'_>) -> Option<Arc<Route>> {
         self.refresh_rights();
-        let found = self.recent.iter().position(|recent| *recent.route.subject == *subject.as_str());
+        let found = self
+            .recent
+            .iter()
+            .position(|recent| *recent.route.subject == *subject.as_str());
         if let Some(recent) = found.and_then(|place| self.recent.get(place))
             && recent.reload == self.reload
             && self.broker.routes.is_fresh(&recent.route)
@@ -59,7 +62,11 @@ impl Port {
         let may_publish = self.rights.allow_subject(Action::Publish, subject);
         let route = self.broker.routes.find(subject);
         let reload = self.reload;
-        self.recent.push(Recent { route: Arc::clone(&route), may_publish, reload });
+        self.recent.push(Recent {
+            route: Arc::clone(&route),
+            may_publish,
+            reload,
+        });
         may_publish.then_some(route)
     }
 }
@@ -78,7 +85,12 @@ impl Batch<'_> {
             self.route = Some(route);
         }
         let stamp = self.port.member.stamp(0);
-        let frame = Frame::Message { id: 0, subject, stamp, body };
+        let frame = Frame::Message {
+            id: 0,
+            subject,
+            stamp,
+            body,
+        };
         if body.len() >= SHARED_FROM_BYTES {
             let route = self.route.clone();
             self.deliver_run(false);
@@ -102,7 +114,9 @@ impl Batch<'_> {
     }
 
     fn continues_run(&self, subject: Subject<'_>) -> bool {
-        let Some(route) = &self.route else { return false };
+        let Some(route) = &self.route else {
+            return false;
+        };
         *route.subject == *subject.as_str() && self.is_current(route) && !self.is_stopping()
     }
 
@@ -113,10 +127,16 @@ impl Batch<'_> {
 
     /// Delivers the run; with `now`, straight to the sockets.
     pub(super) fn deliver_run(&mut self, now: bool) {
-        let Some(route) = self.route.take() else { return };
+        let Some(route) = self.route.take() else {
+            return;
+        };
         let mut run = std::mem::take(&mut self.port.run);
         let count = run.starts.len();
-        let locked = if count == 0 { Vec::new() } else { lock_all(&route) };
+        let locked = if count == 0 {
+            Vec::new()
+        } else {
+            lock_all(&route)
+        };
         let permitted = self.still_permitted(&route);
         if permitted && !locked.is_empty() {
             run.set_sequence(self.port.broker.places(count), route.subject.len());
@@ -136,7 +156,9 @@ impl Batch<'_> {
 
     /// Delivers one message whose data is shared.
     fn deliver_large(&mut self, route: &Route, frame: &Frame<'_>) {
-        let Frame::Message { subject, body, .. } = *frame else { return };
+        let Frame::Message { subject, body, .. } = *frame else {
+            return;
+        };
         let locked = lock_all(route);
         let permitted = self.still_permitted(route);
         if permitted && !locked.is_empty() {
@@ -144,7 +166,12 @@ impl Batch<'_> {
             let mut shared = None;
             for (entries, mut out) in locked {
                 for entry in entries.iter().filter(|entry| entry.is_alive()) {
-                    let frame = Frame::Message { id: entry.id, subject, stamp, body };
+                    let frame = Frame::Message {
+                        id: entry.id,
+                        subject,
+                        stamp,
+                        body,
+                    };
                     out.large(entry.id, frame.split().0.as_bytes(), body, &mut shared);
                     self.touch(&entry.member, &mut out);
                 }
@@ -181,6 +208,10 @@ fn lock_all(route: &Route) -> Vec<(&[Arc<Entry>], MutexGuard<'_, Out>)> {
     route
         .targets
         .chunk_by(|one, other| Arc::ptr_eq(&one.member, &other.member))
-        .filter_map(|entries| entries.first().map(|first| (entries, first.member.outbox.lock())))
+        .filter_map(|entries| {
+            entries
+                .first()
+                .map(|first| (entries, first.member.outbox.lock()))
+        })
         .collect()
 }

@@ -41,7 +41,10 @@ impl Broker {
     pub fn new(limits: Limits, permits: Permits) -> Arc<Self> {
         Arc::new(Self {
             routes: Routes::default(),
-            settings: Mutex::new(Settings { limits, permits: Arc::new(permits) }),
+            settings: Mutex::new(Settings {
+                limits,
+                permits: Arc::new(permits),
+            }),
             reloads: AtomicU64::new(0),
             accounts: Accounts::default(),
             members: Mutex::default(),
@@ -92,7 +95,10 @@ impl Broker {
     pub fn reload(&self, limits: Limits, permits: Permits) {
         let members = self.members();
         let permits = Arc::new(permits);
-        *self.settings() = Settings { limits, permits: Arc::clone(&permits) };
+        *self.settings() = Settings {
+            limits,
+            permits: Arc::clone(&permits),
+        };
         for member in members.values() {
             member.set_rights(permits.rights_of(&member.facts));
         }
@@ -134,7 +140,11 @@ impl Broker {
                 Role::Responder => member.account.registrations.subtract(1),
             }
             let text = "a reload took this right away";
-            out.control(&Frame::Error { id: entry.id, code: ErrorCode::Denied, text });
+            out.control(&Frame::Error {
+                id: entry.id,
+                code: ErrorCode::Denied,
+                text,
+            });
             out.hand_over();
         }
         // Who has asked for the rights before they changed has delivered by now.
@@ -159,7 +169,8 @@ impl Broker {
 
     /// The next `count` places in the one order; returns the first.
     pub(super) fn places(&self, count: usize) -> u64 {
-        self.sequence.fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Relaxed)
+        self.sequence
+            .fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Relaxed)
     }
 
     /// Picks who is next to serve, the one whose turn is longest ago, among those
@@ -203,5 +214,9 @@ pub(super) fn count_in(
         return Err(of_connection(limit));
     }
     let limit = super::limits::per_uid(limit);
-    if counter.try_add(1, limit) { Ok(()) } else { Err(of_uid(limit)) }
+    if counter.try_add(1, limit) {
+        Ok(())
+    } else {
+        Err(of_uid(limit))
+    }
 }

@@ -123,6 +123,7 @@ impl Counter {
         self.0.fetch_sub(less, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
     pub(super) fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

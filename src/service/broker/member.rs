@@ -96,7 +96,11 @@ impl Request {
     /// The requester doesn't wait for it any more; its id is free again.
     pub(super) fn settle(self: &Arc<Self>) {
         let mut open = self.requester.open();
-        if open.asked.get(&self.id).is_some_and(|other| Arc::ptr_eq(other, self)) {
+        if open
+            .asked
+            .get(&self.id)
+            .is_some_and(|other| Arc::ptr_eq(other, self))
+        {
             open.asked.remove(&self.id);
             self.requester.account.requests.subtract(1);
         }
@@ -135,8 +139,21 @@ impl Member {
     }
 
     pub(super) fn stamp(&self, sequence: u64) -> Stamp {
-        let Identity { connection, uid, gid, pid, flags } = self.identity;
-        Stamp { connection, sequence, uid, gid, pid, flags }
+        let Identity {
+            connection,
+            uid,
+            gid,
+            pid,
+            flags,
+        } = self.identity;
+        Stamp {
+            connection,
+            sequence,
+            uid,
+            gid,
+            pid,
+            flags,
+        }
     }
 
     pub(super) fn open(&self) -> MutexGuard<'_, Open> {

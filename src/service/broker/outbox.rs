@@ -121,7 +121,12 @@ impl Run {
     }
 
     fn frames(&self) -> impl Iterator<Item = &[u8]> {
-        let ends = self.starts.iter().skip(1).copied().chain([self.bytes.len()]);
+        let ends = self
+            .starts
+            .iter()
+            .skip(1)
+            .copied()
+            .chain([self.bytes.len()]);
         let frame = |(start, end): (&usize, usize)| self.bytes.get(*start..end).unwrap_or_default();
         self.starts.iter().zip(ends).map(frame)
     }
@@ -170,7 +175,8 @@ impl Out {
         if frame.length() > accepted(self.accepts) {
             return Err(Refused::TooLarge);
         }
-        self.room(HEADER_BYTES + frame.length()).map_err(Refused::Quota)?;
+        self.room(HEADER_BYTES + frame.length())
+            .map_err(Refused::Quota)?;
         self.queue.push_frame(frame);
         Ok(())
     }
@@ -281,7 +287,8 @@ impl Out {
         if !self.drop_oldest.is_empty() {
             let over = (self.queue.bytes() + length).saturating_sub(self.limits.pending_bytes);
             let droppable = &self.drop_oldest;
-            self.queue.drop_oldest(over.max(length), |id| droppable.contains(&id));
+            self.queue
+                .drop_oldest(over.max(length), |id| droppable.contains(&id));
             self.release();
         }
         self.reserve(length)
@@ -350,7 +357,9 @@ impl Out {
 
     /// Writes past the empty queue; what didn't go is the caller's to queue.
     fn write_through(&mut self, slices: &[IoSlice<'_>]) -> usize {
-        let Some(sink) = self.sink.clone() else { return 0 };
+        let Some(sink) = self.sink.clone() else {
+            return 0;
+        };
         let given: usize = slices.iter().map(|slice| slice.len()).sum();
         let sent = loop {
             match sink.write(slices) {
@@ -403,14 +412,6 @@ impl Out {
         self.phase = Phase::Ending;
         self.release();
         self.wake();
-    }
-
-    /// Takes nothing more; what is queued still goes out.
-    pub(super) fn finish(&mut self) {
-        if self.phase == Phase::Open {
-            self.phase = Phase::Ending;
-            self.wake();
-        }
     }
 
     /// Drops everything, at once.

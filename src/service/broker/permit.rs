@@ -17,7 +17,11 @@ pub struct Permit {
 impl Permit {
     /// Puts one together.
     pub fn new(action: Action, pattern: Pattern<'_>, rule: Rule) -> Self {
-        Self { action, pattern: pattern.as_str().into(), rule }
+        Self {
+            action,
+            pattern: pattern.as_str().into(),
+            rule,
+        }
     }
 
     /// What it permits.
@@ -49,7 +53,9 @@ impl Permits {
     /// The facts that they ask for. A fact that was not learnt doesn't make a
     /// permit hold.
     pub fn needs(&self) -> Needs {
-        self.0.iter().fold(Needs::NONE, |needs, permit| needs.and(permit.rule.needs()))
+        self.0
+            .iter()
+            .fold(Needs::NONE, |needs, permit| needs.and(permit.rule.needs()))
     }
 
     /// What a peer may do.

@@ -68,7 +68,13 @@ impl Port {
 
     /// Begins a batch.
     pub fn batch(&mut self, now: Instant) -> Batch<'_> {
-        Batch { port: self, route: None, acknowledge: Vec::new(), touched: Vec::new(), now }
+        Batch {
+            port: self,
+            route: None,
+            acknowledge: Vec::new(),
+            touched: Vec::new(),
+            now,
+        }
     }
 
     /// The socket has room again.
@@ -79,7 +85,11 @@ impl Port {
     /// What to wait for.
     pub fn outgoing(&self) -> Outgoing {
         let out = self.member.outbox.lock();
-        Outgoing { blocked: out.is_blocked(), ending: out.is_ending(), empty: out.is_empty() }
+        Outgoing {
+            blocked: out.is_blocked(),
+            ending: out.is_ending(),
+            empty: out.is_empty(),
+        }
     }
 
     /// Says that the connection will be closed within `within`. From here on it
@@ -103,7 +113,11 @@ impl Port {
     pub fn tick(&mut self, now: Instant) -> Option<Instant> {
         loop {
             let mut open = self.member.open();
-            while open.deadlines.front().is_some_and(|request| request.has_ended()) {
+            while open
+                .deadlines
+                .front()
+                .is_some_and(|request| request.has_ended())
+            {
                 open.deadlines.pop_front();
             }
             let next = open.deadlines.front()?.deadline;
@@ -118,7 +132,11 @@ impl Port {
                 let text = "nobody answered in time";
                 let id = request.id;
                 let mut out = self.member.outbox.lock();
-                out.control(&Frame::Error { id, code: ErrorCode::Timeout, text });
+                out.control(&Frame::Error {
+                    id,
+                    code: ErrorCode::Timeout,
+                    text,
+                });
                 out.push_out();
             }
         }
@@ -128,7 +146,10 @@ impl Port {
         self.broker.leave(&self.member);
         let open = std::mem::replace(
             &mut *self.member.open(),
-            Open { closed: true, ..Open::default() },
+            Open {
+                closed: true,
+                ..Open::default()
+            },
         );
         let account = &self.member.account;
         for entry in open.subscriptions.values() {
@@ -152,7 +173,11 @@ impl Port {
             request.settle();
             let (id, text) = (request.id, "the responder has gone");
             let mut out = request.requester.outbox.lock();
-            out.control(&Frame::Error { id, code: ErrorCode::Gone, text });
+            out.control(&Frame::Error {
+                id,
+                code: ErrorCode::Gone,
+                text,
+            });
             out.push_out();
         }
     }
@@ -183,7 +208,11 @@ impl Batch<'_> {
             Frame::Publish { id, subject, body } => self.publish(id, subject, body),
             Frame::Request { id, subject, body } => self.request(id, subject, body),
             Frame::Reply { id, body } => self.reply(id, body),
-            Frame::Subscribe { id, pattern, drop_oldest } => {
+            Frame::Subscribe {
+                id,
+                pattern,
+                drop_oldest,
+            } => {
                 self.subscribe(id, pattern, drop_oldest);
             }
             Frame::Serve { id, pattern } => self.serve(id, pattern),
@@ -204,7 +233,11 @@ impl Batch<'_> {
     pub fn too_large(&mut self, header: &Header) {
         let text = format!("expected at most {} bytes", self.port.limits.frame.bytes());
         // Its id is not what OK or ERROR of these would carry.
-        let id = if header.kind == Kind::Pong { 0 } else { header.id };
+        let id = if header.kind == Kind::Pong {
+            0
+        } else {
+            header.id
+        };
         self.refuse(id, ErrorCode::TooLarge, &text);
     }
 
@@ -230,7 +263,13 @@ impl Batch<'_> {
             self.count_one(open.subscriptions.contains_key(&id), || {
                 let counter = &member.account.subscriptions;
                 let limit = self.port.limits.subscriptions;
-                count_in(counter, held, limit, Quota::Subscriptions, Quota::SubscriptionsPerUid)
+                count_in(
+                    counter,
+                    held,
+                    limit,
+                    Quota::Subscriptions,
+                    Quota::SubscriptionsPerUid,
+                )
             })
             .map(|()| open.subscriptions.insert(id, Arc::clone(&entry)))
         };
@@ -261,7 +300,13 @@ impl Batch<'_> {
             self.count_one(open.registrations.contains_key(&id), || {
                 let counter = &member.account.registrations;
                 let limit = self.port.limits.subscriptions;
-                count_in(counter, held, limit, Quota::Registrations, Quota::RegistrationsPerUid)
+                count_in(
+                    counter,
+                    held,
+                    limit,
+                    Quota::Registrations,
+                    Quota::RegistrationsPerUid,
+                )
             })
             .map(|()| open.registrations.insert(id, Arc::clone(&entry)))
         };

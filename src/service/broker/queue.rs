@@ -168,7 +168,9 @@ impl Queue {
                 *keep = false;
             }
         }
-        self.drop_to(0, false, |id| subscription.is_none_or(|wanted| wanted == id));
+        self.drop_to(0, false, |id| {
+            subscription.is_none_or(|wanted| wanted == id)
+        });
     }
 
     /// `keep`: what stays of a piece need not be looked at again.
@@ -263,7 +265,8 @@ impl Queue {
     /// before the place of its gap.
     fn put_back(&mut self, index: usize, bytes: Vec<u8>, split: &Split, keep: bool) -> usize {
         let mut before = 0;
-        if !split.kept.is_empty() && !(keep && self.join_kept(index, split)) {
+        let joined = split.kept.is_empty() || keep && self.join_kept(index, split);
+        if !joined {
             // The torn part isn't a frame, so the walk must begin after it.
             let (bytes, boundary) = (split.kept.clone(), split.torn);
             let start = 0;

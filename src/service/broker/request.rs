@@ -31,7 +31,13 @@ impl Numbers {
         if self.0.is_empty() {
             let mut bytes = [0; Self::AT_ONCE * 8];
             super::entropy::fill(&mut bytes).ok()?;
-            self.0.extend(bytes.as_chunks().0.iter().map(|eight| u64::from_ne_bytes(*eight)));
+            self.0.extend(
+                bytes
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|eight| u64::from_ne_bytes(*eight)),
+            );
         }
         self.0.pop_front()
     }
@@ -62,7 +68,11 @@ impl Batch<'_> {
                 self.refuse(id, ErrorCode::Quota, &Quota::Responders.to_string());
             }
             Nobody::AcceptsSoMuch => {
-                self.refuse(id, ErrorCode::TooLarge, "no responder accepts so large a frame");
+                self.refuse(
+                    id,
+                    ErrorCode::TooLarge,
+                    "no responder accepts so large a frame",
+                );
             }
         }
     }
@@ -70,7 +80,10 @@ impl Batch<'_> {
     /// Counts the request in if it may be made.
     fn may_request(&mut self, id: u64, subject: Subject<'_>) -> Result<(), (ErrorCode, String)> {
         if self.is_stopping() {
-            return Err((ErrorCode::Stopping, String::from("the broker is about to stop")));
+            return Err((
+                ErrorCode::Stopping,
+                String::from("the broker is about to stop"),
+            ));
         }
         self.port.refresh_rights();
         if !self.port.rights.allow_subject(Action::Request, subject) {
@@ -80,9 +93,18 @@ impl Batch<'_> {
         if open.asked.contains_key(&id) {
             return Err((ErrorCode::DuplicateId, String::from("this id is in use")));
         }
-        let (counter, limit) = (&self.port.member.account.requests, self.port.limits.requests);
-        count_in(counter, open.asked.len(), limit, Quota::Requests, Quota::RequestsPerUid)
-            .map_err(|quota| (ErrorCode::Quota, quota.to_string()))
+        let (counter, limit) = (
+            &self.port.member.account.requests,
+            self.port.limits.requests,
+        );
+        count_in(
+            counter,
+            open.asked.len(),
+            limit,
+            Quota::Requests,
+            Quota::RequestsPerUid,
+        )
+        .map_err(|quota| (ErrorCode::Quota, quota.to_string()))
     }
 
     fn ask_in_turn(
@@ -119,25 +141,27 @@ impl Batch<'_> {
         let number = self.port.numbers.next().ok_or(Refused::Gone)?;
         let deadline = self.now + self.port.limits.request_timeout;
         let request = Request::new(&member, id, responder, number, deadline);
-        {
-            let mut open = responder.open();
-            if open.closed || open.owed.contains_key(&number) {
-                return Err(Refused::Gone);
-            }
-            if open.owed.len() >= self.port.limits.requests {
-                return Err(Refused::Quota(Quota::Responders));
-            }
-            open.owed.insert(number, Arc::clone(&request));
-        }
+        // The requester knows of it first: the responder may leave at any moment
+        // from its knowing on, and then ends it.
         {
             let mut open = member.open();
             open.asked.insert(id, Arc::clone(&request));
             open.deadlines.push_back(Arc::clone(&request));
         }
+        if let Err(refused) = self.owe(responder, &request) {
+            request.end();
+            member.open().asked.remove(&id);
+            return Err(refused);
+        }
         let taken = {
             let mut out = responder.outbox.lock();
             let stamp = member.stamp(self.port.broker.places(1));
-            let taken = out.append(&Frame::Deliver { id: number, subject, stamp, body });
+            let taken = out.append(&Frame::Deliver {
+                id: number,
+                subject,
+                stamp,
+                body,
+            });
             self.touch(responder, &mut out);
             taken
         };
@@ -149,6 +173,18 @@ impl Batch<'_> {
         responder.open().owed.remove(&number);
         member.open().asked.remove(&id);
         taken
+    }
+
+    fn owe(&self, responder: &Member, request: &Arc<Request>) -> Result<(), Refused> {
+        let mut open = responder.open();
+        if open.closed || open.owed.contains_key(&request.number) {
+            return Err(Refused::Gone);
+        }
+        if open.owed.len() >= self.port.limits.requests {
+            return Err(Refused::Quota(Quota::Responders));
+        }
+        open.owed.insert(request.number, Arc::clone(request));
+        Ok(())
     }
 
     pub(super) fn reply(&mut self, number: u64, body: &[u8]) {
@@ -165,7 +201,11 @@ impl Batch<'_> {
             Ok(()) | Err(Refused::Gone) => (),
             Err(Refused::TooLarge) => {
                 let text = "the answer is larger than you accept";
-                out.control(&Frame::Error { id, code: ErrorCode::TooLarge, text });
+                out.control(&Frame::Error {
+                    id,
+                    code: ErrorCode::TooLarge,
+                    text,
+                });
             }
             Err(Refused::Quota(quota)) => out.end(ErrorCode::Quota, &quota.to_string()),
         }

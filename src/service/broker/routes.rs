@@ -54,7 +54,9 @@ impl Entry {
 
     /// Takes the turn that was read as `seen`, unless another has.
     pub(super) fn take_turn(&self, seen: u64, now: u64) -> bool {
-        self.turn.compare_exchange(seen, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        self.turn
+            .compare_exchange(seen, now, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 
     pub(super) fn turn(&self) -> u64 {
@@ -114,23 +116,31 @@ impl Plan {
 impl Default for Routes {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
-        Self { shards, hasher: RandomState::new() }
+        Self {
+            shards,
+            hasher: RandomState::new(),
+        }
     }
 }
 
 impl Routes {
     pub(super) fn insert(&self, role: Role, entry: &Arc<Entry>) {
-        self.change(entry, |plan, pattern| plan.tree(role).insert(pattern, Arc::clone(entry)));
+        self.change(entry, |plan, pattern| {
+            plan.tree(role).insert(pattern, Arc::clone(entry))
+        });
     }
 
     pub(super) fn remove(&self, role: Role, entry: &Arc<Entry>) {
         self.change(entry, |plan, pattern| {
-            plan.tree(role).remove(pattern, |other| Arc::ptr_eq(other, entry));
+            plan.tree(role)
+                .remove(pattern, |other| Arc::ptr_eq(other, entry));
         });
     }
 
     fn change(&self, entry: &Entry, change: impl Fn(&mut Plan, Pattern<'_>)) {
-        let Some(pattern) = Pattern::new(entry.pattern.as_bytes()) else { return };
+        let Some(pattern) = Pattern::new(entry.pattern.as_bytes()) else {
+            return;
+        };
         let first = pattern.tokens().next().unwrap_or_default();
         let only = (!matches!(first, "*" | ">")).then(|| self.shard_of(first));
         for (number, shard) in self.shards.iter().enumerate() {
@@ -208,6 +218,12 @@ impl Route {
     fn nowhere(subject: Subject<'_>) -> Self {
         let none = || Vec::new().into_boxed_slice();
         let subject = subject.as_str().into();
-        Self { subject, targets: none(), responders: none(), shard: usize::MAX, generation: 0 }
+        Self {
+            subject,
+            targets: none(),
+            responders: none(),
+            shard: usize::MAX,
+            generation: 0,
+        }
     }
 }

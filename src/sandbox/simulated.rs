@@ -80,7 +80,7 @@ impl Call {
             4 => self.audit,
             16..64 => {
                 let argument = self.arguments[(offset as usize - 16) / 8];
-                (if offset % 8 == 0 {
+                (if offset.is_multiple_of(8) {
                     argument
                 } else {
                     argument >> 32

@@ -1,0 +1,480 @@
+//! Real processes for the tests of identity: they connect, exec, fork and lie.
+//!
+//! A test's own binary is copied to a directory that only root may write, and run
+//! from there as "the trusted program" or as another one; the script in its
+//! environment says what it does. Everything here needs root.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    unreachable_pub
+)]
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use secure_socket::ids::Uid;
+use secure_socket::peer::proof;
+use secure_socket::peer::{
+    Checker, CheckerConfig, Inspector, Kernel, Needs, Peer, PidfdSource, Pins,
+};
+use secure_socket::policy::{Authorized, Denial, Names, Numeric, Policy, Rule, SystemNames};
+
+/// Long enough for a loaded machine, short enough for a failing test.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+const SCRIPT: &str = "IDENTITY_SCRIPT";
+const SOCKET: &str = "IDENTITY_SOCKET";
+
+/// A directory for programs and sockets. Removed when dropped.
+pub struct Lab {
+    pub dir: PathBuf,
+}
+
+impl Lab {
+    /// `None`, with a word about it, without root; with `CI` set that is a failure.
+    pub fn new(name: &str) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "needs root, and CI promises it"
+            );
+            println!("SKIP: needs root");
+            return None;
+        }
+        let name = format!("secure_socket-{name}-{}", std::process::id());
+        let dir = Path::new("/var/lib").join(name);
+        std::fs::create_dir(&dir).unwrap();
+        set_mode(&dir, 0o755);
+        Some(Self { dir })
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// A copy of this test's binary.
+    pub fn program(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
+        set_mode(&path, 0o755);
+        path
+    }
+
+    /// A socket that everyone may reach, so that the policy alone decides.
+    pub fn listener(&self) -> UnixListener {
+        let path = self.path("socket");
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        secure_socket::sys::peer::pass_credentials(listener.as_fd(), true).unwrap();
+        set_mode(&path, 0o666);
+        listener
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+pub fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// How to run a program as a user.
+#[derive(Clone)]
+pub struct As {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: &'static [u32],
+}
+
+pub const WEB: As = As {
+    uid: 33,
+    gid: 33,
+    groups: &[],
+};
+pub const ROOT: As = As {
+    uid: 0,
+    gid: 0,
+    groups: &[],
+};
+
+/// A command that runs `program` with a script, as a user.
+pub fn command(program: &Path, user: &As, script: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--reuid={}", user.uid))
+        .arg(format!("--regid={}", user.gid));
+    if user.groups.is_empty() {
+        command.arg("--clear-groups");
+    } else {
+        let groups: Vec<String> = user.groups.iter().map(ToString::to_string).collect();
+        command.arg(format!("--groups={}", groups.join(",")));
+    }
+    command.arg("--").arg(program).args(HELPER_ARGS);
+    prepare(&mut command, script);
+    command
+}
+
+/// What makes a test's binary run the script and nothing else.
+pub const HELPER_ARGS: [&str; 3] = ["--exact", "helper", "--nocapture"];
+
+pub fn prepare(command: &mut Command, script: &str) {
+    command.env(SCRIPT, script).current_dir("/");
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+}
+
+/// A process that connected, and the server's end of the connection.
+pub struct Client {
+    pub child: Child,
+    pub stream: UnixStream,
+}
+
+impl Client {
+    /// Lets the process go on past a `wait`.
+    pub fn go_on(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command and accepts its connection.
+#[track_caller]
+pub fn connect(listener: &UnixListener, mut command: Command) -> Client {
+    let mut child = command.spawn().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                return Client { child, stream };
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if Instant::now() > deadline {
+                    let _ = child.kill();
+                    panic!("nobody connected: {command:?}");
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) => panic!("accept: {error}"),
+        }
+    }
+}
+
+/// Waits until a condition holds.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until a process runs a program.
+#[track_caller]
+pub fn until_exe(pid: i32, path: &Path) {
+    until(&format!("{pid} runs {path:?}"), || {
+        std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == path)
+    });
+}
+
+/// A policy and all that it takes to judge peers by it.
+pub struct Judge {
+    pub policy: Policy,
+    pub inspector: Inspector,
+}
+
+fn checker() -> Checker {
+    static CHECKER: OnceLock<Checker> = OnceLock::new();
+    CHECKER
+        .get_or_init(|| Checker::start(CheckerConfig::default()).unwrap())
+        .clone()
+}
+
+pub fn own_user() -> Uid {
+    Uid::from_raw(rustix::process::geteuid().as_raw()).unwrap()
+}
+
+fn policy(allow: &[&str], deny: &[&str], names: &dyn Names) -> Policy {
+    let rules = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|text| Rule::parse(text, names).unwrap())
+            .collect::<Vec<_>>()
+    };
+    Policy::new(rules(allow), rules(deny), names.own_user())
+}
+
+impl Judge {
+    pub fn new(allow: &[&str], deny: &[&str]) -> Self {
+        Self::with_checker(allow, deny, checker())
+    }
+
+    /// With users and groups by name, as the system knows them.
+    pub fn with_names(allow: &[&str], deny: &[&str]) -> Self {
+        let names = SystemNames {
+            own_user: own_user(),
+        };
+        Self::of(policy(allow, deny, &names), checker())
+    }
+
+    pub fn with_checker(allow: &[&str], deny: &[&str], checker: Checker) -> Self {
+        let names = Numeric {
+            own_user: own_user(),
+        };
+        Self::of(policy(allow, deny, &names), checker)
+    }
+
+    fn of(policy: Policy, checker: Checker) -> Self {
+        let _ = Kernel::probe();
+        let pins = Pins::open(&policy.exe_paths(), &policy.pids(), None).unwrap();
+        Self {
+            policy,
+            inspector: Inspector::new(pins, Some(checker)),
+        }
+    }
+
+    /// The peer of an accepted connection.
+    pub fn peer(&self, stream: &UnixStream) -> Peer {
+        Peer::from_socket(stream.as_fd(), self.policy.needs(), PidfdSource::Socket)
+    }
+
+    pub fn judge(&self, peer: &Peer) -> Result<Authorized, Denial> {
+        let mut facts = peer.facts().clone();
+        self.policy.judge(&mut facts, |facts, needs| {
+            self.inspector.learn(peer, facts, needs)
+        })
+    }
+
+    /// `rule N` or the code of the denial.
+    pub fn verdict(&self, stream: &UnixStream) -> String {
+        word(&self.judge(&self.peer(stream)))
+    }
+
+    /// As a server with `process_proof=yes` does it: check, proof, check.
+    pub fn verdict_with_proof(&self, stream: &UnixStream, wait: Duration) -> String {
+        let peer = self.peer(stream);
+        let first = self.judge(&peer);
+        if first.is_err() {
+            return word(&first);
+        }
+        let deadline = Instant::now() + wait;
+        match proof::challenge(stream.as_fd(), peer.pid().unwrap(), deadline) {
+            Ok(()) => word(&self.judge(&peer)),
+            Err(failure) => secure_socket::policy::DenialReason::from(&failure)
+                .code()
+                .to_owned(),
+        }
+    }
+}
+
+pub fn word(verdict: &Result<Authorized, Denial>) -> String {
+    match verdict {
+        Ok(peer) => format!("rule {}", peer.rule_number()),
+        Err(denial) => denial.reason.code().to_owned(),
+    }
+}
+
+/// SHA-256 of a file, by the system's own program.
+pub fn sha256sum(path: &Path) -> String {
+    let output = Command::new("sha256sum").arg(path).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()[..64].to_owned()
+}
+
+/// Runs a server with a script of its own, in another process: returns the line
+/// that it says its verdict in.
+pub fn said_verdict(child: &mut Child) -> String {
+    let mut said = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    let line = said
+        .lines()
+        .find_map(|line| line.split_once("VERDICT "))
+        .map(|(_, word)| word);
+    line.unwrap_or_else(|| panic!("no verdict in {said:?}"))
+        .trim()
+        .to_owned()
+}
+
+/// The other side: what a copied binary does. Steps are separated by `;`.
+pub fn run_script() {
+    let Ok(script) = std::env::var(SCRIPT) else {
+        return;
+    };
+    // A program before this one may have left its connection in place of stderr.
+    let mut stream = std::env::var_os(SOCKET)
+        .map(|_| UnixStream::from(std::io::stderr().as_fd().try_clone_to_owned().unwrap()));
+    let mut rest = script.as_str();
+    while !rest.is_empty() {
+        let (step, after) = rest.split_once(';').unwrap_or((rest, ""));
+        rest = after;
+        let (verb, value) = step.trim().split_once(' ').unwrap_or((step.trim(), ""));
+        match verb {
+            "connect" => stream = Some(UnixStream::connect(value).unwrap()),
+            "write" => stream
+                .as_mut()
+                .unwrap()
+                .write_all(value.as_bytes())
+                .unwrap(),
+            "wait" => drop(std::io::stdin().read(&mut [0; 1])),
+            "comm" => std::fs::write("/proc/self/comm", value).unwrap(),
+            "answer" => {
+                let deadline = Instant::now() + PATIENCE;
+                let answered = proof::answer(stream.as_ref().unwrap().as_fd(), deadline);
+                drop(answered);
+            }
+            "exec" => exec(Command::new(value), stream.as_ref(), rest),
+            "memfd" => exec(memfd(), stream.as_ref(), rest),
+            "child" => {
+                // The child does the rest of the script up to "parent", the parent what follows.
+                let (child, parent) = rest.split_once("parent;").unwrap();
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                hand_over(&mut command, stream.as_ref(), child);
+                command.spawn().unwrap();
+                rest = parent;
+            }
+            "undumpable" => {
+                use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+                set_dumpable_behavior(DumpableBehavior::NotDumpable).unwrap();
+            }
+            "serve" => serve(value),
+            "reuse" => reuse(Path::new(value)),
+            "reuse-pinned" => reuse_pinned(Path::new(value)),
+            "forever" => std::thread::sleep(Duration::from_secs(600)),
+            _ => panic!("no such step: {step}"),
+        }
+    }
+    std::process::exit(0);
+}
+
+fn hand_over(command: &mut Command, stream: Option<&UnixStream>, script: &str) {
+    command.args(HELPER_ARGS).env(SCRIPT, script);
+    if let Some(stream) = stream {
+        command
+            .env(SOCKET, "stderr")
+            .stderr(OwnedFd::from(stream.try_clone().unwrap()));
+    }
+}
+
+fn exec(mut command: Command, stream: Option<&UnixStream>, rest: &str) {
+    hand_over(&mut command, stream, rest);
+    panic!("exec: {}", command.exec());
+}
+
+fn memfd() -> Command {
+    let file = rustix::fs::memfd_create("trusted", rustix::fs::MemfdFlags::empty()).unwrap();
+    let mut file = std::fs::File::from(file);
+    let mut own = std::fs::File::open("/proc/self/exe").unwrap();
+    std::io::copy(&mut own, &mut file).unwrap();
+    let raw = std::os::fd::IntoRawFd::into_raw_fd(file);
+    Command::new(format!("/proc/self/fd/{raw}"))
+}
+
+/// `serve PATH RULE`: binds, accepts one peer, says the verdict.
+fn serve(value: &str) {
+    let (path, rule) = value.split_once(' ').unwrap();
+    let judge = Judge::new(&[rule], &[]);
+    let listener = UnixListener::bind(path).unwrap();
+    set_mode(Path::new(path), 0o666);
+    let (stream, _) = listener.accept().unwrap();
+    println!("\nVERDICT {}", judge.verdict(&stream));
+}
+
+/// Has a process connect and exit, and the trusted program start under its number,
+/// 1,000 times; in a PID namespace of its own. Says how often the number was
+/// the same, and which verdicts there were.
+fn reuse(dir: &Path) {
+    let judge = Judge::new(&[&format!("exe:{}", dir.join("trusted").display())], &[]);
+    let path = dir.join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (mut same, mut verdicts) = (0, std::collections::BTreeMap::<String, u32>::new());
+    for round in 0..1_000 {
+        let mut attacker = Command::new(dir.join("attacker"));
+        attacker.args(HELPER_ARGS);
+        prepare(&mut attacker, &format!("connect {}", path.display()));
+        let mut attacker = attacker.spawn().unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        // The server may have asked before the process exited, or ask after.
+        let early = (round % 2 == 0).then(|| judge.peer(&stream));
+        attacker.wait().unwrap();
+        set_last_pid(attacker.id() - 1);
+        let mut trusted = Command::new(dir.join("trusted"));
+        let mut trusted = trusted.arg("60").spawn().unwrap();
+        same += u32::from(trusted.id() == attacker.id());
+        let peer = early.unwrap_or_else(|| judge.peer(&stream));
+        *verdicts.entry(word(&judge.judge(&peer))).or_default() += 1;
+        trusted.kill().unwrap();
+        trusted.wait().unwrap();
+    }
+    println!("\nVERDICT same={same} {verdicts:?}");
+}
+
+/// A rule names a process by number; it exits, and another one gets the number.
+fn reuse_pinned(dir: &Path) {
+    let path = dir.join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (mut same, mut verdicts) = (0, std::collections::BTreeMap::<String, u32>::new());
+    for _ in 0..50 {
+        let mut meant = Command::new(dir.join("trusted")).arg("60").spawn().unwrap();
+        let judge = Judge::new(&[&format!("pid:{}", meant.id())], &[]);
+        meant.kill().unwrap();
+        meant.wait().unwrap();
+        set_last_pid(meant.id() - 1);
+        let mut other = Command::new(dir.join("attacker"));
+        other.args(HELPER_ARGS);
+        prepare(&mut other, &format!("connect {};forever", path.display()));
+        let mut other = other.spawn().unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        same += u32::from(other.id() == meant.id());
+        *verdicts.entry(judge.verdict(&stream)).or_default() += 1;
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+    println!("\nVERDICT same={same} {verdicts:?}");
+}
+
+fn set_last_pid(pid: u32) {
+    std::fs::write("/proc/sys/kernel/ns_last_pid", pid.to_string()).unwrap();
+}
+
+/// Facts that rules of all kinds ask for.
+pub fn all_needs() -> Needs {
+    Needs::SOCKET.and(Needs::PROCESS)
+}
+
+/// A set of one.
+pub fn one<T: Ord>(item: T) -> BTreeSet<T> {
+    BTreeSet::from([item])
+}

@@ -16,9 +16,10 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::error::{BindError, Rights, Trusted};
+use super::error::BindError;
 use super::file::{self, FileId};
 use super::notice::Notice;
+use super::rights::{Rights, Trusted};
 use super::staging::{Staging, refuse_rights};
 use crate::ids::{Gid, Uid};
 

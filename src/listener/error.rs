@@ -6,8 +6,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::activation::Mismatch;
 use super::address::SocketPath;
+use super::mismatch::Mismatch;
+use super::rights::{Rights, Trusted};
 use crate::ids::{Gid, Pid, Uid};
 
 /// `EX_OSERR` of sysexits.h: the system refused a resource.
@@ -18,70 +19,6 @@ const EX_CANTCREAT: u8 = 73;
 const EX_NOPERM: u8 = 77;
 /// `EX_CONFIG`: the configuration asks for what is never done.
 const EX_CONFIG: u8 = 78;
-
-/// Owner, group and mode of a file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rights {
-    /// The owner. [`Uid::OVERFLOW`] also where the owner has no mapping here.
-    pub owner: Uid,
-    /// The group.
-    pub group: Gid,
-    /// The permission bits with set-id and sticky bits, at most `0o7777`.
-    pub mode: u32,
-}
-
-impl fmt::Display for Rights {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { owner, group, mode } = self;
-        write!(f, "mode {mode:04o}, owner uid {owner}, group gid {group}")
-    }
-}
-
-/// The users that a file may belong to: root, and the server's own.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Trusted {
-    pub(super) current: Uid,
-    pub(super) server: Uid,
-    /// Whether 65534 may stand for a user without a mapping.
-    pub(super) overflow_is_nobody: bool,
-}
-
-impl Trusted {
-    /// Root, the user that runs this process, and the one that the server has
-    /// in the end.
-    pub(super) fn new(server: Uid) -> Self {
-        // A map that can't be read is taken for a partial one.
-        let full = std::fs::read_to_string("/proc/self/uid_map")
-            .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]));
-        Self {
-            current: super::effective_uid(),
-            server,
-            overflow_is_nobody: !full,
-        }
-    }
-
-    /// Whether `uid` is root or the server's user. In a user namespace without
-    /// a full map, the overflow id is nobody's.
-    pub fn includes(self, uid: Uid) -> bool {
-        if uid == Uid::OVERFLOW && self.overflow_is_nobody {
-            return false;
-        }
-        uid == Uid::ROOT || uid == self.current || uid == self.server
-    }
-}
-
-impl fmt::Display for Trusted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("uid 0")?;
-        if self.server != Uid::ROOT {
-            write!(f, " or {}", self.server)?;
-        }
-        if self.current != Uid::ROOT && self.current != self.server {
-            write!(f, " or {}", self.current)?;
-        }
-        Ok(())
-    }
-}
 
 /// Why a listener could not be bound. Nothing is left behind by any of these.
 #[derive(Debug)]
@@ -219,6 +156,20 @@ pub enum BindError {
         /// What differs.
         problem: Mismatch,
     },
+    /// The service manager handed over more sockets than can be used.
+    SeveralHandedOver {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A variable of the service manager can't be understood.
+    Activation {
+        /// Its name.
+        variable: &'static str,
+        /// What it should hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
     /// A system call failed.
     System {
         /// What was to be done, as a verb.
@@ -234,9 +185,11 @@ impl BindError {
     /// The exit code of sysexits.h for this: 71, 73, 77 or 78.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NotLoopback { .. } | Self::SeqPacketNeedsUnix | Self::HandedOver { .. } => {
-                EX_CONFIG
-            }
+            Self::NotLoopback { .. }
+            | Self::SeqPacketNeedsUnix
+            | Self::HandedOver { .. }
+            | Self::SeveralHandedOver { .. }
+            | Self::Activation { .. } => EX_CONFIG,
             Self::DirectoryAccess { source, .. }
             | Self::Ownership { source, .. }
             | Self::Undecidable { source, .. }
@@ -400,6 +353,19 @@ impl fmt::Display for BindError {
             }
             Self::HandedOver { name, problem } => {
                 write!(f, "socket {name} from the service manager: {problem}")
+            }
+            Self::SeveralHandedOver { names } => write!(
+                f,
+                "expected one socket from the service manager, found {}: {}",
+                names.len(),
+                names.join(", ")
+            ),
+            Self::Activation {
+                variable,
+                expected,
+                found,
+            } => {
+                write!(f, "{variable}: expected {expected}, found {found:?}")
             }
             Self::System { action, object, .. } => {
                 write!(f, "{}: can't {action}", object.display())

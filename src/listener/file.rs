@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 
-use super::error::Rights;
+use super::rights::Rights;
 use crate::ids::{Gid, Uid};
 
 /// Which file this is, as long as it exists or something holds it open.

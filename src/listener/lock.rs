@@ -16,8 +16,9 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::directory::Directory;
-use super::error::{BindError, Rights, Trusted};
+use super::error::BindError;
 use super::file::{self, FileId};
+use super::rights::{Rights, Trusted};
 use super::staging::refuse_rights;
 use crate::ids::{Gid, Pid, Uid};
 

@@ -19,8 +19,11 @@ mod error;
 mod file;
 mod inet;
 mod lock;
+mod mismatch;
 mod notice;
+mod notify;
 mod options;
+mod rights;
 mod staging;
 mod unix;
 
@@ -32,14 +35,17 @@ use std::path::Path;
 
 use rustix::net::{Shutdown, SocketFlags};
 
-pub use activation::Mismatch;
+pub use activation::{HandedOver, handed_over, only, take_named};
 pub use address::{
     ABSTRACT_MAX_LEN, Address, CLIENT_PATH_MAX_LEN, DIRECTORY_NAME_MAX_LEN, Kind, NAME_MAX_LEN,
     PATH_MAX_LEN, SocketMode, SocketModeError, SocketName, SocketPath, SocketPathError,
 };
-pub use error::{BindError, Rights, Trusted};
+pub use error::BindError;
+pub use mismatch::Mismatch;
 pub use notice::Notice;
+pub use notify::{Notify, NotifyError, watchdog_timeout};
 pub use options::{DEFAULT_BACKLOG, Options};
+pub use rights::{Rights, Trusted};
 pub use unix::Removal;
 
 use crate::ids::Uid;
@@ -127,6 +133,32 @@ impl Listener<Bound> {
             notices,
             nonblocking,
             handed_over: false,
+            state,
+        })
+    }
+
+    /// Takes over a socket from the service manager, if it is the one that the
+    /// options describe: of the same family, type and address, listening, and,
+    /// with a path, in safe directories and with no wider rights. It is never
+    /// unlinked or shut down, and keeps the backlog that it has.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::HandedOver`] says what differs; the refusals of directories
+    /// are those of [`bind`](Self::bind).
+    pub fn from_systemd(handed: HandedOver, options: &Options) -> Result<Self, BindError> {
+        let mut notices = Vec::new();
+        let socket = activation::adopt(handed, options, &mut notices)?;
+        let address = options.address.clone();
+        let nonblocking = options.nonblocking;
+        let state = PhantomData;
+        Ok(Self {
+            place: None,
+            socket,
+            address,
+            notices,
+            nonblocking,
+            handed_over: true,
             state,
         })
     }

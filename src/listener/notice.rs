@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::address::{SocketMode, SocketPath};
-use super::error::Rights;
+use super::rights::Rights;
 use crate::ids::{Gid, Uid};
 
 /// Something that an administrator wants to know about a bound listener.

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use super::effective_uid;
 use super::error::BindError;
 use super::file::{self, FileId, RightsError};
+use super::rights::Rights;
 
 /// How often a name is chosen anew if it is taken.
 const ATTEMPTS: u32 = 16;
@@ -167,11 +168,7 @@ impl fmt::Debug for Staging {
 }
 
 /// The refusal for rights that could not be given to `path`.
-pub(super) fn refuse_rights(
-    path: &Path,
-    wanted: super::error::Rights,
-    error: RightsError,
-) -> BindError {
+pub(super) fn refuse_rights(path: &Path, wanted: Rights, error: RightsError) -> BindError {
     match error {
         RightsError::Owner(source) => BindError::Ownership {
             path: path.to_owned(),

@@ -17,11 +17,12 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::address::{CLIENT_PATH_MAX_LEN, Kind, SocketPath};
 use super::directory::{self, Creation, Directory};
-use super::error::{BindError, Rights, Trusted};
+use super::error::BindError;
 use super::file::{self, FileId};
 use super::lock::Lock;
 use super::notice::Notice;
 use super::options::Options;
+use super::rights::{Rights, Trusted};
 use super::staging::{ASIDE, Staging, refuse_rights};
 use crate::ids::Gid;
 use crate::sys::socket::set_pass_rights;

@@ -18,6 +18,7 @@ pub(crate) mod seccomp;
 #[cfg(feature = "sandbox")]
 pub(crate) mod startup;
 
+pub(crate) mod inherited;
 pub mod socket;
 #[cfg(feature = "sandbox")]
 pub(crate) mod trap;

@@ -3,7 +3,7 @@
 
 use super::diagnostics::Escaped;
 use super::file::quote;
-use super::key::GROUPS;
+use super::key::DAEMON;
 use super::reader::{Effective, Origin, Sourced};
 use super::settings::Settings;
 use crate::policy::Criterion;
@@ -12,7 +12,7 @@ use crate::policy::Criterion;
 /// with the place that each value came from.
 pub fn effective(settings: &Settings) -> String {
     let mut text = String::from("# the configuration in force, and where each value came from\n");
-    for group in GROUPS {
+    for group in DAEMON.0 {
         text.push_str(&format!("\n# {}\n", group.title));
         let in_group = |one: &&Effective| group.keys.iter().any(|key| key.name == one.key.name);
         settings

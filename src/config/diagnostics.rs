@@ -99,8 +99,8 @@ impl fmt::Display for Diagnostic {
         }
         f.write_str(&self.text)?;
         match &self.place {
-            Some(place) => excerpt(f, place),
-            None => Ok(()),
+            Some(place) if !place.line.is_empty() => excerpt(f, place),
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -217,6 +217,15 @@ impl Diagnostics {
         codes.min().unwrap_or(exit::OK)
     }
 
+    /// The errors alone: beside them, warnings about a configuration that is not
+    /// to be are noise.
+    pub(super) fn into_errors(self) -> Self {
+        let errors = self.list.into_iter().filter(|d| d.weight == Weight::Error);
+        Self {
+            list: errors.collect(),
+        }
+    }
+
     pub(super) fn push(&mut self, diagnostic: Diagnostic) {
         // One fault in one place is said once, however many rules it breaks.
         if !self.list.contains(&diagnostic) {
@@ -241,6 +250,18 @@ impl Diagnostics {
 
     pub(super) fn notice(&mut self, place: Option<Place>, option: &str, text: impl Into<String>) {
         self.add(Weight::Notice, place, option, text.into());
+    }
+
+    /// An error in the command line as a whole.
+    pub(super) fn bad_usage(&mut self, text: &str) {
+        let (place, option, text) = (None, None, text.to_owned());
+        self.push(Diagnostic {
+            weight: Weight::Error,
+            place,
+            option,
+            text,
+            code: exit::USAGE,
+        });
     }
 
     /// An error whose place is on the command line, but whose cause is not: the

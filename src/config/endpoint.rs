@@ -8,7 +8,7 @@ use std::net::Ipv6Addr;
 
 use super::given::Wrong;
 use super::values;
-use crate::listener::SocketPath;
+use crate::listener::{Kind, SocketPath};
 
 /// Something to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +75,14 @@ fn parse(text: &str, what: &str, schemes: &[&str]) -> Result<Endpoint, Wrong> {
             .map_err(|wrong| wrong.moved(from)),
         "tcp" => host_port(text, rest, what, from).map(Endpoint::Tcp),
         _ => host_port(text, rest, what, from).map(Endpoint::Udp),
+    }
+}
+
+/// `SOCK_STREAM` or `SOCK_SEQPACKET`.
+pub(crate) fn kind(text: &str) -> Result<Kind, Wrong> {
+    match values::word(text, &["SOCK_STREAM", "SOCK_SEQPACKET"])? {
+        "SOCK_STREAM" => Ok(Kind::Stream),
+        _ => Ok(Kind::SeqPacket),
     }
 }
 

@@ -139,7 +139,7 @@ impl Line<'_> {
             diagnostics.error(Some(place()), name, "only on the command line");
             return None;
         }
-        let key = args::find(name, place, diagnostics)?;
+        let key = args::find(&super::GRAMMAR, name, place, diagnostics)?;
         let (text, start, unescaped) = value?;
         let at = At {
             start,

@@ -146,8 +146,12 @@ pub struct Group {
     pub keys: &'static [Key],
 }
 
-/// The options of the daemon, in the order in which they are shown.
-pub static GROUPS: &[Group] = &[
+/// The options of one program, in the order in which they are shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Table(pub &'static [Group]);
+
+/// The options of the daemon.
+pub static DAEMON: Table = Table(&[
     Group {
         title: "The socket",
         keys: table::socket::KEYS,
@@ -176,7 +180,27 @@ pub static GROUPS: &[Group] = &[
         title: "Walls",
         keys: table::walls::KEYS,
     },
-];
+]);
+
+/// The options of `secure_socketctl`.
+pub static CTL: Table = Table(&[
+    Group {
+        title: "The server",
+        keys: table::ctl::SERVER,
+    },
+    Group {
+        title: "Messages",
+        keys: table::ctl::MESSAGES,
+    },
+    Group {
+        title: "Answers",
+        keys: table::ctl::ANSWERS,
+    },
+    Group {
+        title: "Records",
+        keys: table::ctl::RECORDS,
+    },
+]);
 
 /// Names in the original program's parameter file that steered its build; they
 /// mean nothing here.
@@ -194,27 +218,33 @@ pub(super) static ORIGINAL_BUILD_NAMES: &[&str] = &[
     "LOG_DIRECTORY",
 ];
 
-/// All options of the daemon, in the order of `GROUPS`.
-pub fn all() -> impl Iterator<Item = &'static Key> {
-    GROUPS.iter().flat_map(|group| group.keys)
-}
-
-/// The option of that name, in lower case.
-pub fn find(name: &str) -> Option<&'static Key> {
-    all().find(|key| key.name == name)
-}
-
-/// The option that an original parameter file means by this name in upper case.
-pub fn find_original(name: &str) -> Option<&'static Key> {
-    let upper = !name.is_empty()
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-    if !upper {
-        return None;
+impl Table {
+    /// All options, in their order.
+    pub fn keys(&self) -> impl Iterator<Item = &'static Key> {
+        self.0.iter().flat_map(|group| group.keys)
     }
-    let lower = name.to_ascii_lowercase();
-    find(&lower).or_else(|| all().find(|key| key.old.contains(&name)))
+
+    /// The option of that name, in lower case.
+    pub fn find(&self, name: &str) -> Option<&'static Key> {
+        self.keys().find(|key| key.name == name)
+    }
+
+    /// The option that an original parameter file means by this name in upper
+    /// case.
+    pub fn find_original(&self, name: &str) -> Option<&'static Key> {
+        let is_upper = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+        if name.is_empty() || !name.bytes().all(is_upper) {
+            return None;
+        }
+        let lower = name.to_ascii_lowercase();
+        self.find(&lower)
+            .or_else(|| self.keys().find(|key| key.old.contains(&name)))
+    }
+
+    /// The name that this one was most likely meant to be.
+    pub fn nearest(&self, wrong: &str) -> Option<&'static str> {
+        nearest(wrong, self.keys().map(|key| key.name))
+    }
 }
 
 /// Of `names`, the one that `wrong` was most likely meant to be, or `None` where
@@ -269,7 +299,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_lower_case() {
-        let mut names: Vec<_> = all().map(|key| key.name).collect();
+        let mut names: Vec<_> = DAEMON.keys().map(|key| key.name).collect();
         assert!(names.iter().all(|n| {
             n.bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
@@ -282,7 +312,7 @@ mod tests {
 
     #[test]
     fn every_option_has_help_and_an_example() {
-        for key in all() {
+        for key in DAEMON.keys() {
             assert!(key.help.ends_with('.'), "{}: help is sentences", key.name);
             assert!(!key.help.contains('\n'), "{}", key.name);
             assert!(!key.example.is_empty(), "{}", key.name);
@@ -291,7 +321,7 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_found_and_guesses_are_not() {
-        let near = |wrong| nearest(wrong, all().map(|key| key.name));
+        let near = |wrong| DAEMON.nearest(wrong);
         assert_eq!(near("max_conections"), Some("max_connections"));
         assert_eq!(near("max-connections"), Some("max_connections"));
         assert_eq!(near("sokcet_path"), Some("socket_path"));
@@ -305,7 +335,7 @@ mod tests {
 
     #[test]
     fn original_names_in_upper_case_are_known() {
-        let name = |old| find_original(old).map(|key| key.name);
+        let name = |old| DAEMON.find_original(old).map(|key| key.name);
         assert_eq!(name("SOCKET_PATH"), Some("socket_path"));
         assert_eq!(
             name("AUTHORISED_PEER_NAME"),

@@ -14,6 +14,7 @@
 mod accounts;
 mod args;
 mod check;
+pub mod ctl;
 mod diagnostics;
 mod endpoint;
 mod file;
@@ -46,8 +47,8 @@ pub use words::{
 
 use crate::policy::{Facts, describe};
 use accounts::RuleNames;
-use args::{Line, Verb};
-use key::Key;
+use args::{Grammar, Line, Verb};
+use key::{DAEMON, Key};
 
 /// What the daemon is to do.
 #[derive(Debug)]
@@ -76,46 +77,43 @@ pub fn parse(
     surroundings: &Surroundings<'_>,
 ) -> Result<Command, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
-    let line = args::read(args, &mut diagnostics);
-    match line.verb {
-        Verb::Help if diagnostics.has_errors() => return Err(diagnostics),
-        Verb::Help => return Ok(Command::Help(line.topic)),
-        Verb::Version => return Ok(Command::Version),
-        Verb::Serve | Verb::Check | Verb::Explain => {}
+    let mut line = args::read(&GRAMMAR, args, &mut diagnostics);
+    let verb = line.verb_name();
+    if line.wants_help || verb == "help" {
+        let topic = topic(&GRAMMAR, &line, &mut diagnostics);
+        return match diagnostics.has_errors() {
+            true => Err(diagnostics.into_errors()),
+            false => Ok(Command::Help(topic)),
+        };
     }
-    let verb = line.verb;
-    let peer = peer(&line, &mut diagnostics);
-    let peer_text = line.peer.clone();
-    let settings = read(line, surroundings, &mut diagnostics);
-    let facts = match (&peer_text, &settings) {
-        (Some((text, at)), Some(settings)) if peer => {
-            let own_user = settings.peers.policy.own_user();
-            let names = RuleNames {
-                accounts: surroundings.accounts,
-                own_user,
-            };
-            match describe(text, &names) {
-                Ok(facts) => Some(facts),
-                Err(error) => {
-                    let wrong = settings::at_column(text, error.column, error.message);
-                    let place = at.place(text, wrong.bytes, wrong.caret);
-                    diagnostics.error(Some(place), "peer", wrong.text);
-                    None
-                }
-            }
-        }
-        _ => None,
-    };
-    diagnostics.sort();
-    let Some(mut settings) = settings.filter(|_| !diagnostics.has_errors()).map(Box::new) else {
-        return Err(diagnostics);
-    };
-    settings.remarks = diagnostics;
+    if line.wants_version || verb == "version" {
+        return Ok(Command::Version);
+    }
+    let settings = read(&mut line, surroundings, &mut diagnostics);
+    let facts = peer(&line, surroundings, settings.as_ref(), &mut diagnostics);
+    let settings = finish(settings, diagnostics)?;
     Ok(match (verb, facts) {
-        (Verb::Check, _) => Command::Check(settings),
-        (Verb::Explain, Some(facts)) => Command::Explain(settings, Box::new(facts)),
-        _ => Command::Serve(settings),
+        ("check", _) => Command::Check(settings),
+        (_, Some(facts)) => Command::Explain(settings, Box::new(facts)),
+        (_, None) => Command::Serve(settings),
     })
+}
+
+/// Reads the text of a configuration file alone, as if it had that name.
+///
+/// # Errors
+///
+/// As for [`parse`].
+pub fn parse_file(
+    name: &str,
+    text: &[u8],
+    surroundings: &Surroundings<'_>,
+) -> Result<Box<Settings>, Diagnostics> {
+    let mut diagnostics = Diagnostics::default();
+    let given = file::read(name, text, &mut diagnostics);
+    let given = reader::merge(Vec::new(), given, &mut diagnostics);
+    let settings = settings::read(&given, surroundings, &mut diagnostics);
+    finish(settings, diagnostics)
 }
 
 /// Reads the same arguments and the file that they name again, for a reload.
@@ -128,43 +126,93 @@ pub fn reload(
     surroundings: &Surroundings<'_>,
 ) -> Result<Box<Settings>, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
-    let line = args::read(args, &mut diagnostics);
-    let settings = read(line, surroundings, &mut diagnostics);
+    let mut line = args::read(&GRAMMAR, args, &mut diagnostics);
+    let settings = read(&mut line, surroundings, &mut diagnostics);
+    finish(settings, diagnostics)
+}
+
+/// The settings with their remarks, or all errors.
+fn finish(
+    settings: Option<Settings>,
+    mut diagnostics: Diagnostics,
+) -> Result<Box<Settings>, Diagnostics> {
     diagnostics.sort();
     match settings.filter(|_| !diagnostics.has_errors()) {
         Some(settings) => Ok(Box::new(Settings {
             remarks: diagnostics,
             ..settings
         })),
-        None => Err(diagnostics),
+        None => Err(diagnostics.into_errors()),
     }
 }
 
-/// Whether a peer is described, which `explain` needs and nothing else takes.
-fn peer(line: &Line, diagnostics: &mut Diagnostics) -> bool {
-    match (&line.peer, line.verb) {
-        (Some(_), Verb::Explain) => true,
-        (Some((text, at)), _) => {
-            let place = at.place(text, 0..text.len(), 0);
-            diagnostics.error(Some(place), "peer", "only for explain");
-            false
+static GRAMMAR: Grammar = Grammar {
+    program: "secure_socket",
+    table: DAEMON,
+    verbs: &[
+        Verb::new("serve", 0),
+        Verb::new("check", 0),
+        Verb::new("explain", 0),
+        Verb::new("help", 1),
+        Verb::new("version", 0),
+    ],
+    extras: &["peer"],
+    bare_flags: false,
+};
+
+/// The option that help is wanted for.
+fn topic(grammar: &Grammar, line: &Line, diagnostics: &mut Diagnostics) -> Option<&'static Key> {
+    let word = line.words.first()?;
+    let name = word.text.trim_start_matches('-');
+    args::find(grammar, name, || word.place(), diagnostics)
+}
+
+/// The peer that `explain` is asked about. Nothing else takes one.
+fn peer(
+    line: &Line,
+    surroundings: &Surroundings<'_>,
+    settings: Option<&Settings>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Facts> {
+    let described = line.extras.first().map(|(_, word)| word);
+    let explains = line.verb_name() == "explain";
+    let word = match (described, &line.verb) {
+        (Some(word), _) if explains => word,
+        (Some(word), _) => {
+            diagnostics.error(Some(word.place()), "peer", "only for explain");
+            return None;
         }
-        (None, Verb::Explain) => {
+        (None, Some((_, place))) if explains => {
             let text = "expected peer=uid:33,gid:33,groups:4+27,pid:812,exe:/usr/sbin/nginx";
-            diagnostics.error(line.verb_place.clone(), "explain", text);
-            false
+            diagnostics.error(Some(place.clone()), "explain", text);
+            return None;
         }
-        (None, _) => false,
-    }
+        (None, _) => return None,
+    };
+    let own_user = settings.map_or(surroundings.euid, |one| one.peers.policy.own_user());
+    let names = RuleNames {
+        accounts: surroundings.accounts,
+        own_user,
+    };
+    describe(&word.text, &names)
+        .map_err(|error| {
+            let wrong = settings::at_column(&word.text, error.column, error.message);
+            let place = word.at.place(&word.text, wrong.bytes, wrong.caret);
+            diagnostics.error(Some(place), "peer", wrong.text);
+        })
+        .ok()
 }
 
 /// Reads the file that a command line names, and all options.
 fn read(
-    line: Line,
+    line: &mut Line,
     surroundings: &Surroundings<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Settings> {
-    let named = line.given.iter().find(|given| given.key.name == "config");
+    let on_command_line = std::mem::take(&mut line.given);
+    let named = on_command_line
+        .iter()
+        .find(|given| given.key.name == "config");
     let named = named.filter(|given| given.text != "none").cloned();
     let from_file = match named {
         None => Vec::new(),
@@ -180,7 +228,7 @@ fn read(
             }
         },
     };
-    let given = reader::merge(line.given, from_file, diagnostics);
+    let given = reader::merge(on_command_line, from_file, diagnostics);
     settings::read(&given, surroundings, diagnostics)
 }
 

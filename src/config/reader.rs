@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::diagnostics::{Diagnostics, Place};
 use super::given::{Given, Wrong};
-use super::key::{self, Arity, Key, Kind, Preset};
+use super::key::{Arity, Key, Kind, Preset, Table};
 use super::values;
 
 /// Where a value came from.
@@ -95,19 +95,25 @@ fn refuse_repeats(given: &[Given], diagnostics: &mut Diagnostics) {
 
 /// Reads options one by one.
 pub(crate) struct Reader<'a> {
+    table: Table,
     given: &'a [Given],
+    failed: Vec<&'static str>,
+    idle: Vec<(String, String)>,
     pub(crate) diagnostics: Diagnostics,
     effective: Vec<Effective>,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(given: &'a [Given]) -> Self {
+    pub(crate) fn new(table: Table, given: &'a [Given]) -> Self {
         let mut diagnostics = Diagnostics::default();
         for given in given.iter().filter(|given| !given.key.built) {
             diagnostics.error(Some(given.place()), given.key.name, "not built yet");
         }
         Self {
+            table,
             given,
+            failed: Vec::new(),
+            idle: Vec::new(),
             diagnostics,
             effective: Vec::new(),
         }
@@ -115,8 +121,12 @@ impl<'a> Reader<'a> {
 
     /// What was read, in the order of the table.
     pub(crate) fn finish(self) -> (Vec<Effective>, Diagnostics) {
-        let mut effective = self.effective;
-        effective.sort_by_key(|one| key::all().position(|key| key.name == one.key.name));
+        let (table, mut effective) = (self.table, self.effective);
+        for one in &mut effective {
+            let idle = self.idle.iter().find(|(name, _)| name == one.key.name);
+            one.idle = idle.map(|(_, why)| why.clone());
+        }
+        effective.sort_by_key(|one| table.keys().position(|key| key.name == one.key.name));
         (effective, self.diagnostics)
     }
 
@@ -130,6 +140,16 @@ impl<'a> Reader<'a> {
         self.find(name).is_some()
     }
 
+    /// Whether the option was given and is no value.
+    pub(crate) fn has_failed(&self, name: &str) -> bool {
+        self.failed.contains(&name)
+    }
+
+    /// What the table says about an option.
+    pub(crate) fn kind(&self, name: &str) -> Option<Kind> {
+        self.table.find(name).map(|key| key.kind)
+    }
+
     fn find(&self, name: &str) -> Option<&'a Given> {
         self.given.iter().find(|given| given.key.name == name)
     }
@@ -141,7 +161,7 @@ impl<'a> Reader<'a> {
         name: &str,
         parse: impl Fn(&str) -> Result<T, Wrong>,
     ) -> Option<T> {
-        let key = key::find(name)?;
+        let key = self.table.find(name)?;
         let Preset::Value(preset) = key.preset else {
             return None;
         };
@@ -165,7 +185,7 @@ impl<'a> Reader<'a> {
         name: &str,
         parse: impl Fn(&str) -> Result<T, Wrong>,
     ) -> Option<Sourced<T>> {
-        let key = key::find(name)?;
+        let key = self.table.find(name)?;
         if let Some(given) = self
             .find(name)
             .filter(|g| key.takes_none() && g.text == "none")
@@ -217,7 +237,7 @@ impl<'a> Reader<'a> {
         name: &str,
         parse: impl Fn(&str) -> Result<T, Wrong>,
     ) -> Vec<Sourced<T>> {
-        let Some(key) = key::find(name) else {
+        let Some(key) = self.table.find(name) else {
             return Vec::new();
         };
         let mut found = Vec::new();
@@ -272,7 +292,7 @@ impl<'a> Reader<'a> {
 
     /// A number within the bounds of the table.
     pub(crate) fn number<T: TryFrom<u64>>(&mut self, name: &str) -> Option<T> {
-        let Kind::Number { min, max } = key::find(name)?.kind else {
+        let Kind::Number { min, max } = self.table.find(name)?.kind else {
             return None;
         };
         let value = self.one(name, |text| values::number(text, min, max))?;
@@ -281,7 +301,7 @@ impl<'a> Reader<'a> {
 
     /// A size within the bounds of the table, in bytes.
     pub(crate) fn size(&mut self, name: &str) -> Option<u64> {
-        let Kind::Size { min, max } = key::find(name)?.kind else {
+        let Kind::Size { min, max } = self.table.find(name)?.kind else {
             return None;
         };
         self.one(name, |text| values::size(text, min, max))
@@ -289,7 +309,7 @@ impl<'a> Reader<'a> {
 
     /// A time within the bounds of the table.
     pub(crate) fn duration(&mut self, name: &str) -> Option<Duration> {
-        let Kind::Duration { min, max } = key::find(name)?.kind else {
+        let Kind::Duration { min, max } = self.table.find(name)?.kind else {
             return None;
         };
         self.one(name, |text| values::duration(text, min, max))
@@ -308,7 +328,9 @@ impl<'a> Reader<'a> {
 
     /// Puts down what follows from other options where this one was not given.
     pub(crate) fn follows(&mut self, name: &str, value: impl Into<String>, because: &str) {
-        let Some(key) = key::find(name) else { return };
+        let Some(key) = self.table.find(name) else {
+            return;
+        };
         let origin = Origin::Follows(because.to_owned());
         self.record(
             key,
@@ -325,9 +347,7 @@ impl<'a> Reader<'a> {
             self.diagnostics
                 .warning(Some(place), name, format!("has no effect: {why}"));
         }
-        if let Some(one) = self.effective.iter_mut().find(|one| one.key.name == name) {
-            one.idle = Some(why.to_owned());
-        }
+        self.idle.push((name.to_owned(), why.to_owned()));
     }
 
     /// An error at the place where this option was given, or without a place.
@@ -342,6 +362,7 @@ impl<'a> Reader<'a> {
 
     fn wrong(&mut self, given: &Given, wrong: Wrong) {
         let place = given.place_of(wrong.bytes, wrong.caret);
+        self.failed.push(given.key.name);
         self.diagnostics
             .error(Some(place), given.key.name, wrong.text);
     }

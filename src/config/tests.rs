@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::key::{Arity, Kind, Preset};
+use super::key::{Arity, DAEMON, Kind, Preset};
 use super::*;
 use crate::ids::{Gid, Uid};
 use crate::listener::Address;
@@ -80,14 +80,14 @@ fn settings(args: &[&str]) -> Box<Settings> {
 fn nothing_given_is_a_configuration_and_every_option_is_read() {
     let settings = settings(&[]);
     let read: Vec<_> = settings.effective.iter().map(|one| one.key.name).collect();
-    let known: Vec<_> = key::all().map(|key| key.name).collect();
+    let known: Vec<_> = DAEMON.keys().map(|key| key.name).collect();
     assert_eq!(read, known);
     assert!(settings.remarks.is_empty(), "{}", settings.remarks);
 }
 
 #[test]
 fn every_example_is_a_value() {
-    for key in key::all().filter(|key| key.name != "config") {
+    for key in DAEMON.keys().filter(|key| key.name != "config") {
         let given = format!("{}={}", key.name, key.example);
         let fits = |extra: &[&str]| {
             let args: Vec<_> = [given.as_str()]
@@ -122,7 +122,7 @@ fn bounds_are_inclusive_and_hold() {
             below.into_iter().chain([text(max + 1)]).collect::<Vec<_>>(),
         )
     };
-    for key in key::all() {
+    for key in DAEMON.keys() {
         let (good, bad) = match key.kind {
             Kind::Number { min, max } => texts(min, max, ""),
             Kind::Size { min, max } => texts(min, max, ""),
@@ -183,10 +183,8 @@ fn what_check_prints_reads_back_to_the_same_settings() {
     for args in lines {
         let first = settings(args);
         let text = effective(&first);
-        let mut diagnostics = Diagnostics::default();
-        let given = file::read("f", text.as_bytes(), &mut diagnostics);
-        let second = settings::read(&given, &ROOT, &mut diagnostics).unwrap();
-        assert!(!diagnostics.has_errors(), "{diagnostics}\n{text}");
+        let second = parse_file("f", text.as_bytes(), &ROOT);
+        let second = second.unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         assert_eq!(digest_input(&first), digest_input(&second), "{text}");
     }
 }
@@ -222,17 +220,12 @@ fn an_original_parameter_file_is_read_with_notices() {
     let text = "SHELL_H=\"#! /bin/bash\"\nnewline=\"\\n\"\nRELEASE=Release\n\
                 SOCKET_PATH=/tmp/sock_secure_socket\nMQ_NAME=/secure_socket_MQ\n\
                 SOCKET_PERMISSIONS=\"0660\"\nAUTHORISED_PEER_NAME=\"www-data\"\nVERBOSITY=7\n";
-    let mut diagnostics = Diagnostics::default();
-    let given = file::read("parameters.conf", text.as_bytes(), &mut diagnostics);
-    let settings = settings::read(&given, &ROOT, &mut diagnostics).unwrap();
-    assert!(!diagnostics.has_errors(), "{diagnostics}");
-    assert_eq!(
-        diagnostics
-            .iter()
-            .filter(|one| one.weight == Weight::Notice)
-            .count(),
-        8
-    );
+    let settings = parse_file("parameters.conf", text.as_bytes(), &ROOT).unwrap();
+    let notices = settings
+        .remarks
+        .iter()
+        .filter(|one| one.weight == Weight::Notice);
+    assert_eq!(notices.count(), 8);
     assert_eq!(settings.peers.policy.only_one_uid(), Some(uid(33)));
     assert_eq!(
         settings.socket.address.to_string(),
@@ -309,7 +302,7 @@ fn commands_are_told_apart() {
 
 #[test]
 fn lists_are_lists() {
-    for key in key::all().filter(|key| key.arity == Arity::List) {
+    for key in DAEMON.keys().filter(|key| key.arity == Arity::List) {
         assert!(
             !matches!(key.preset, Preset::Value(text) if text.is_empty()),
             "{}",

@@ -132,6 +132,18 @@ pub(crate) fn path(text: &str) -> Result<&str, Wrong> {
     Ok(text)
 }
 
+/// A name as mq_overview(7) has it.
+pub(crate) fn mq_name(text: &str) -> Result<String, Wrong> {
+    let what = "/ and a name of at most 254 bytes without another /";
+    let text = plain(text, what, 255)?;
+    match text.strip_prefix('/') {
+        Some(name) if !name.is_empty() && !name.contains('/') && name != "." && name != ".." => {
+            Ok(text.to_owned())
+        }
+        _ => Err(Wrong::expected(what, text, 0)),
+    }
+}
+
 /// One of some words.
 pub(crate) fn word<'a>(text: &str, words: &[&'a str]) -> Result<&'a str, Wrong> {
     let known = words.iter().find(|word| **word == text);
@@ -289,6 +301,23 @@ mod tests {
                 duration(&show_duration(time), Duration::ZERO, time),
                 Ok(time)
             );
+        }
+    }
+
+    #[test]
+    fn a_queue_has_one_slash() {
+        assert!(mq_name("/a").is_ok());
+        assert!(mq_name(&format!("/{}", "a".repeat(254))).is_ok());
+        for text in [
+            "a",
+            "/",
+            "//",
+            "/a/b",
+            "",
+            "/.",
+            &format!("/{}", "a".repeat(255)),
+        ] {
+            assert!(mq_name(text).is_err(), "{text:?}");
         }
     }
 }

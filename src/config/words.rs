@@ -164,7 +164,7 @@ impl Threads {
 
 #[cfg(test)]
 mod tests {
-    use super::super::key::{Kind, find};
+    use super::super::key::{DAEMON, Kind};
     use super::*;
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
             ("trail_sync", TrailSync::WORDS),
         ];
         for (name, words) in types {
-            assert_eq!(find(name).unwrap().kind, Kind::Word(words), "{name}");
+            assert_eq!(DAEMON.find(name).unwrap().kind, Kind::Word(words), "{name}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::accounts::RuleNames;
 use super::super::given::Wrong;
-use super::super::key::{self, Kind};
+use super::super::key::Kind;
 use super::super::reader::Reader;
 use super::super::table::limits::OFFENCES;
 use super::super::values;
@@ -67,7 +67,7 @@ pub(super) fn read(
 
 fn first_byte(reader: &mut Reader<'_>, service: Service) -> Option<Option<Duration>> {
     let name = "first_byte_timeout";
-    let Kind::Duration { min, max } = key::find(name)?.kind else {
+    let Kind::Duration { min, max } = reader.kind(name)? else {
         return None;
     };
     let given = reader.maybe(name, |text| values::duration(text, min, max));
@@ -99,7 +99,7 @@ fn admission(reader: &mut Reader<'_>, names: &dyn Names, policy: &Policy) -> Opt
     }
     let penalty = reader.duration("penalty")?;
     let penalty_max = reader.duration("penalty_max")?;
-    if penalty_max < penalty && reader.is_given("penalty_max") {
+    if penalty_max < penalty && reader.is_given("penalty_max") && !reader.has_failed("penalty") {
         let shown = values::show_duration(penalty);
         reader.error(
             "penalty_max",
@@ -133,7 +133,7 @@ fn number(reader: &mut Reader<'_>, name: &str) -> Option<usize> {
 
 fn per_uid(reader: &mut Reader<'_>, policy: &Policy, max_connections: usize) -> Option<usize> {
     let name = "max_connections_per_uid";
-    let Kind::Number { min, max } = key::find(name)?.kind else {
+    let Kind::Number { min, max } = reader.kind(name)? else {
         return None;
     };
     if let Some(given) = reader.maybe(name, |text| values::number(text, min, max)) {

@@ -67,7 +67,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<LogSettings> {
     let verbosity_for = reader.many("verbosity_for", module_verbosity);
     let file = reader.maybe("log_file", |text| values::path(text).map(PathBuf::from));
     let file = file.map(|file| file.value);
-    let mq_name = reader.one("mq_name", mq_name)?;
+    let mq_name = reader.one("mq_name", values::mq_name)?;
     let remote = reader
         .maybe("log_remote", endpoint::log_remote)
         .map(|remote| remote.value);
@@ -118,18 +118,6 @@ fn module_verbosity(text: &str) -> Result<(String, Verbosity), Wrong> {
     }
     let level = verbosity(level).map_err(|wrong| wrong.moved(module.len() + 1))?;
     Ok((module.to_owned(), level))
-}
-
-/// A name as mq_overview(7) has it.
-fn mq_name(text: &str) -> Result<String, Wrong> {
-    let what = "/ and a name of at most 254 bytes without another /";
-    let text = values::plain(text, what, 255)?;
-    match text.strip_prefix('/') {
-        Some(name) if !name.is_empty() && !name.contains('/') && name != "." && name != ".." => {
-            Ok(text.to_owned())
-        }
-        _ => Err(Wrong::expected(what, text, 0)),
-    }
 }
 
 fn target(text: &str) -> Result<LogTarget, Wrong> {
@@ -259,23 +247,6 @@ mod tests {
         );
         for text in ["a", ":9", "a::9", "a b:9", "a:b:9", "a:99"] {
             assert!(module_verbosity(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_queue_has_one_slash() {
-        assert!(mq_name("/a").is_ok());
-        assert!(mq_name(&format!("/{}", "a".repeat(254))).is_ok());
-        for text in [
-            "a",
-            "/",
-            "//",
-            "/a/b",
-            "",
-            "/.",
-            &format!("/{}", "a".repeat(255)),
-        ] {
-            assert!(mq_name(text).is_err(), "{text:?}");
         }
     }
 }

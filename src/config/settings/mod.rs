@@ -24,11 +24,13 @@ pub use service::{BrokerSettings, Permit, PermitAction, ServiceSettings};
 pub use socket::SocketSettings;
 pub use walls::WallSettings;
 
-pub(crate) use peers::at_column;
+pub(crate) use peers::{at_column, rule};
+pub(crate) use socket::socket_path;
 
 use super::accounts::Accounts;
 use super::diagnostics::Diagnostics;
 use super::given::Given;
+use super::key::DAEMON;
 use super::reader::{Effective, Reader};
 use crate::ids::{Gid, Uid};
 
@@ -78,7 +80,7 @@ pub(crate) fn read(
     surroundings: &Surroundings<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Settings> {
-    let mut reader = Reader::new(given);
+    let mut reader = Reader::new(DAEMON, given);
     let settings = read_groups(&mut reader, surroundings);
     let (effective, found) = reader.finish();
     diagnostics.append(found);

@@ -134,25 +134,24 @@ pub(super) fn policy(
     let rules = |list: &[Sourced<Rule>]| list.iter().map(|one| one.value.clone()).collect();
     let policy = Policy::new(rules(&allow), rules(&deny), names.own_user());
     for warning in policy.warnings() {
-        let (list, option, number) = match &warning {
+        let (list, number) = match &warning {
             Warning::AdmitsEveryone { number } | Warning::Forgeable { number, .. } => {
-                (&allow, allow_option, *number)
+                (&allow, *number)
             }
-            Warning::Evadable { number, .. } => (&deny, deny_option, *number),
+            Warning::Evadable { number, .. } => (&deny, *number),
         };
         let at = usize::try_from(number)
             .unwrap_or(usize::MAX)
             .saturating_sub(1);
         let place = list.get(at).and_then(|one| one.origin.place());
-        reader
-            .diagnostics
-            .warning(place, option, warning.to_string());
+        // The sentence names the rule already.
+        reader.diagnostics.warning(place, "", warning.to_string());
     }
     policy
 }
 
 /// A rule, with its fault at the column that the policy names.
-pub(super) fn rule(text: &str, names: &dyn Names) -> Result<Rule, Wrong> {
+pub(crate) fn rule(text: &str, names: &dyn Names) -> Result<Rule, Wrong> {
     Rule::parse(text, names).map_err(|error| at_column(text, error.column, error.message))
 }
 
@@ -180,7 +179,8 @@ pub(super) fn check_against_service(
     service: Service,
 ) {
     if let Address::Inet(_) = socket.address {
-        if !peers.policy.can_admit_internet() {
+        // A rule that failed to parse might have admitted them.
+        if !peers.policy.can_admit_internet() && !reader.has_failed("allow") {
             let text = "peers over the internet have no user: expected a rule that admits them, \
                         such as allow=address:127.0.0.0/8";
             reader.error("domain", text);

@@ -7,7 +7,7 @@ use super::super::endpoint;
 use super::super::reader::Reader;
 use super::super::values;
 use super::super::words::TrailSync;
-use super::socket::{RightsOptions, rights};
+use super::socket::{RightsOptions, rights, warn_of_rights};
 use super::{LogSettings, SocketSettings, Surroundings, peers};
 use crate::ids::{Gid, Uid};
 use crate::listener::{Address, SocketMode, SocketPath};
@@ -87,6 +87,9 @@ pub(super) fn read_metrics(
         }
         return Some(None);
     };
+    if !path.value.is_abstract() {
+        warn_of_rights(reader, &policy, (mode, group), &METRICS);
+    }
     Some(Some(MetricsSettings {
         path: path.value,
         mode,

@@ -189,7 +189,10 @@ fn broker(reader: &mut Reader<'_>, names: &dyn Names) -> Option<BrokerSettings> 
     let max_frame_size = reader.size("max_frame_size")?;
     let pending = reader.size("broker_pending")?;
     let pending_per_uid = reader.size("broker_pending_per_uid")?;
-    if pending < max_frame_size {
+    let failed = ["max_frame_size", "broker_pending"]
+        .iter()
+        .any(|name| reader.has_failed(name));
+    if pending < max_frame_size && !failed {
         let shown = values::show_size(max_frame_size);
         let text = format!("expected at least max_frame_size, which is {shown}");
         let option = if reader.is_given("broker_pending") {

@@ -39,14 +39,9 @@ pub(super) fn read(
     policy: &Policy,
 ) -> Option<SocketSettings> {
     let domain = reader.one("domain", Domain::parse)?;
-    let kind = reader.one("protocol", |text| {
-        match values::word(text, &["SOCK_STREAM", "SOCK_SEQPACKET"])? {
-            "SOCK_STREAM" => Ok(Kind::Stream),
-            _ => Ok(Kind::SeqPacket),
-        }
-    })?;
+    let kind = reader.one("protocol", endpoint::kind)?;
     let backlog = reader.number("backlog")?;
-    let path = path(reader, surroundings)?;
+    let path = socket_path(reader, surroundings)?;
     let inet = inet(reader, domain)?;
     let expose = reader.yes_no("expose")?;
     let (mode, group) = rights(reader, surroundings, policy, &SOCKET);
@@ -56,6 +51,9 @@ pub(super) fn read(
                 .iter()
                 .for_each(|name| reader.idle(name, "domain=AF_UNIX"));
             check_abstract(reader, &path);
+            if !path.is_abstract() {
+                warn_of_rights(reader, policy, (mode, group), &SOCKET);
+            }
             Address::Unix(path)
         }
         Domain::Inet | Domain::Inet6 => {
@@ -85,7 +83,11 @@ pub(super) fn read(
     })
 }
 
-fn path(reader: &mut Reader<'_>, surroundings: &Surroundings<'_>) -> Option<SocketPath> {
+/// The path that is given, or the default for who runs the program.
+pub(crate) fn socket_path(
+    reader: &mut Reader<'_>,
+    surroundings: &Surroundings<'_>,
+) -> Option<SocketPath> {
     if let Some(path) = reader.maybe("socket_path", endpoint::socket_path) {
         return Some(path.value);
     }
@@ -182,6 +184,16 @@ pub(super) fn rights(
             mode
         }
     };
+    (mode, group)
+}
+
+/// Warns of rights that are too wide, or too narrow for those who are admitted.
+pub(super) fn warn_of_rights(
+    reader: &mut Reader<'_>,
+    policy: &Policy,
+    (mode, group): (SocketMode, Option<Gid>),
+    options: &RightsOptions,
+) {
     if mode.is_world_accessible() {
         let text = format!(
             "{mode} lets everyone reach the socket; the rules alone keep \
@@ -193,7 +205,6 @@ pub(super) fn rights(
                     or group that the socket could be opened to";
         reader.warning(options.group, text);
     }
-    (mode, group)
 }
 
 fn mode(text: &str) -> Result<SocketMode, Wrong> {

@@ -2,6 +2,7 @@
 //!
 //! The order in a file is the order in `help`.
 
+pub(super) mod ctl;
 pub(super) mod limits;
 pub(super) mod logs;
 pub(super) mod peers;
@@ -19,8 +20,8 @@ const M: u64 = 1024 * K;
 const G: u64 = 1024 * M;
 const T: u64 = 1024 * G;
 
-/// The longest time that an option takes: a year of 366 days.
-pub(crate) const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+/// The longest time that an option takes.
+pub(crate) const LONGEST: Duration = Duration::from_secs(10_000 * 3600);
 
 const fn number(min: u64, max: u64) -> Kind {
     Kind::Number { min, max }

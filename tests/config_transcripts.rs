@@ -1,0 +1,307 @@
+//! Command lines and files, good and bad, each with its exact output and exit
+//! code.
+//!
+//! `tests/config/*.txt` are transcripts: the file, if there is one, in lines that
+//! begin with `| `; the command line after `$ `; the exit code; the messages;
+//! what `check` prints in lines that begin with `> `. `UPDATE_EXPECT=1` writes
+//! what is found instead of comparing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+#![cfg(feature = "daemon")]
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use secure_socket::config::{self, Accounts, Command, Surroundings};
+use secure_socket::ids::{Gid, Uid};
+
+const NAME: &str = "parameters.conf";
+
+/// One block of the transcript.
+struct Case {
+    comment: Vec<String>,
+    file: Option<String>,
+    command: String,
+    expected: String,
+}
+
+fn read(transcript: &str) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for block in transcript
+        .split("\n\n")
+        .map(str::trim_end)
+        .filter(|block| !block.is_empty())
+    {
+        let mut lines = block.lines().peekable();
+        let mut case = Case {
+            comment: Vec::new(),
+            file: None,
+            command: String::new(),
+            expected: String::new(),
+        };
+        for line in lines.by_ref() {
+            if let Some(comment) = line.strip_prefix("## ") {
+                case.comment.push(comment.to_owned());
+            } else if let Some(text) = line.strip_prefix('|') {
+                let file = case.file.get_or_insert_default();
+                file.push_str(text.strip_prefix(' ').unwrap_or(text));
+                file.push('\n');
+            } else if let Some(command) = line.strip_prefix("$ ") {
+                case.command = command.to_owned();
+                break;
+            } else {
+                panic!("a line of the transcript that is neither: {line}");
+            }
+        }
+        for line in lines {
+            case.expected.push_str(line);
+            case.expected.push('\n');
+        }
+        cases.push(case);
+    }
+    cases
+}
+
+fn write(cases: &[Case]) -> String {
+    let mut text = String::new();
+    for case in cases {
+        for comment in &case.comment {
+            writeln!(text, "## {comment}").unwrap();
+        }
+        for line in case.file.iter().flat_map(|file| file.lines()) {
+            writeln!(text, "{}", format!("| {line}").trim_end()).unwrap();
+        }
+        writeln!(text, "$ {}", case.command).unwrap();
+        writeln!(text, "{}", case.expected).unwrap();
+    }
+    text
+}
+
+/// Words as a shell would take them: blanks separate, `'...'` keeps them, and
+/// `\xHH` is a byte.
+fn arguments(command: &str) -> Vec<OsString> {
+    let (mut words, mut word, mut quoted, mut open) = (Vec::new(), Vec::new(), false, false);
+    let bytes = unescape(command);
+    for byte in bytes {
+        match byte {
+            b'\'' => {
+                quoted = !quoted;
+                open = true;
+            }
+            b' ' if !quoted => {
+                if open {
+                    words.push(OsString::from_vec(std::mem::take(&mut word)));
+                }
+                open = false;
+            }
+            byte => {
+                word.push(byte);
+                open = true;
+            }
+        }
+    }
+    if open {
+        words.push(OsString::from_vec(word));
+    }
+    words
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        if bytes[at..].starts_with(b"\\x") {
+            found.push(u8::from_str_radix(&text[at + 2..at + 4], 16).unwrap());
+            at += 4;
+        } else {
+            found.push(bytes[at]);
+            at += 1;
+        }
+    }
+    found
+}
+
+/// root 0, www-data 33 and shop 1000, and groups of the same names.
+struct TestAccounts;
+
+const KNOWN: &[(&str, u32)] = &[("root", 0), ("www-data", 33), ("shop", 1000)];
+
+fn uid(number: u32) -> Uid {
+    Uid::from_raw(number).unwrap()
+}
+
+fn gid(number: u32) -> Gid {
+    Gid::from_raw(number).unwrap()
+}
+
+impl Accounts for TestAccounts {
+    fn user(&self, name: &str) -> io::Result<Option<(Uid, Gid)>> {
+        let found = KNOWN.iter().find(|(known, _)| *known == name);
+        Ok(found.map(|(_, number)| (uid(*number), gid(*number))))
+    }
+
+    fn user_of(&self, uid: Uid) -> io::Result<Option<(String, Gid)>> {
+        let found = KNOWN.iter().find(|(_, number)| *number == uid.as_raw());
+        Ok(found.map(|(name, number)| ((*name).to_owned(), gid(*number))))
+    }
+
+    fn group(&self, name: &str) -> io::Result<Option<Gid>> {
+        Ok(self.user(name)?.map(|(_, gid)| gid))
+    }
+
+    fn groups_of(&self, _name: &str, primary: Gid) -> io::Result<Vec<Gid>> {
+        Ok(vec![primary])
+    }
+}
+
+/// What the program answers: exit code, messages and output.
+fn answer(command: &str) -> String {
+    // The file belongs to whoever runs the test, and is trusted for that.
+    let surroundings = Surroundings {
+        euid: uid(rustix::process::geteuid().as_raw()),
+        egid: gid(rustix::process::getegid().as_raw()),
+        runtime_dir: None,
+        accounts: &TestAccounts,
+    };
+    let (program, command) = command.split_once(' ').unwrap_or((command, ""));
+    let args = arguments(command).into_iter();
+    if program == "secure_socketctl" {
+        return match config::ctl::parse(args, &surroundings) {
+            Ok(command) => format!("exit 0\n> {command:?}\n"),
+            Err(found) => format!("exit {}\n{found}", found.exit_code()),
+        };
+    }
+    match config::parse(args, &surroundings) {
+        Ok(Command::Check(settings)) => {
+            let mut text = format!("exit 0\n{}", settings.remarks);
+            for line in config::effective(&settings).lines() {
+                writeln!(text, "{}", format!("> {line}").trim_end()).unwrap();
+            }
+            text
+        }
+        Ok(Command::Help(Some(key))) => {
+            let lines = config::help::option(key);
+            let lines = lines.lines().map(|line| format!("> {line}"));
+            lines.fold("exit 0\n".to_owned(), |text, line| {
+                text + line.trim_end() + "\n"
+            })
+        }
+        Ok(Command::Serve(settings)) => format!("exit 0\n{}", settings.remarks),
+        Ok(Command::Explain(settings, facts)) => {
+            let verdict = settings.peers.policy.explain(&facts);
+            let lines = verdict.lines().map(|line| format!("> {line}\n"));
+            lines.fold("exit 0\n".to_owned(), |text, line| text + &line)
+        }
+        Ok(_) => "exit 0\n".to_owned(),
+        Err(found) => format!("exit {}\n{found}", found.exit_code()),
+    }
+}
+
+/// A directory that is removed with its contents.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        let name = format!("secure_socket-config-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs a transcript and says how many of its commands were refused.
+fn check(name: &str) -> usize {
+    let transcript = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/config")
+        .join(name);
+    let mut cases = read(&std::fs::read_to_string(&transcript).unwrap());
+    let mut wrong = String::new();
+    for case in &mut cases {
+        let _ = std::fs::remove_file(NAME);
+        if let Some(file) = &case.file {
+            std::fs::write(NAME, unescape(file)).unwrap();
+            let mode = std::fs::Permissions::from_mode(0o644);
+            std::fs::set_permissions(NAME, mode).unwrap();
+        }
+        let found = answer(&case.command);
+        if found != case.expected {
+            let expected = &case.expected;
+            writeln!(
+                wrong,
+                "$ {}\nexpected:\n{expected}found:\n{found}",
+                case.command
+            )
+            .unwrap();
+            case.expected = found;
+        }
+    }
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(&transcript, write(&cases)).unwrap();
+    } else {
+        assert!(wrong.is_empty(), "{name}: {wrong}");
+    }
+    cases
+        .iter()
+        .filter(|case| !case.expected.starts_with("exit 0"))
+        .count()
+}
+
+// One test: the working directory belongs to the whole process.
+#[test]
+fn every_command_line_and_file_is_answered_with_these_words() {
+    let directory = Directory::new();
+    std::env::set_current_dir(&directory.0).unwrap();
+    let refused = check("refusals.txt");
+    assert!(refused >= 100, "only {refused} refusals");
+    assert_eq!(check("accepted.txt"), 0);
+    check("ctl.txt");
+    untrusted_files_are_refused();
+}
+
+/// Whoever can write the file could choose who is admitted.
+fn untrusted_files_are_refused() {
+    let refuses = |expected: &str| {
+        let found = answer(&format!("secure_socket config={NAME}"));
+        assert!(found.starts_with("exit 78\n"), "{found}");
+        assert!(found.contains(expected), "{found}");
+    };
+    let mode = |mode| {
+        std::fs::set_permissions(NAME, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    std::fs::write(NAME, "port=1\n").unwrap();
+    mode(0o620);
+    refuses("is writable by its group or others, expected at most 0755, found 0620");
+    mode(0o602);
+    refuses("is writable by its group or others, expected at most 0755, found 0602");
+    mode(0o600);
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(NAME, Some(4711), None).unwrap();
+        refuses("parameters.conf belongs to uid 4711, expected root or uid 0");
+    }
+    let _ = std::fs::remove_file(NAME);
+    let line = "# 456789 123456\n";
+    std::fs::write(NAME, line.repeat((1 << 20) / line.len())).unwrap();
+    assert_eq!(answer(&format!("secure_socket config={NAME}")), "exit 0\n");
+    std::fs::write(NAME, line.repeat((1 << 20) / line.len()) + "#").unwrap();
+    refuses("parameters.conf is larger than 1M");
+    let _ = std::fs::remove_file(NAME);
+    let fifo = rustix::fs::FileType::Fifo;
+    let rights = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, NAME, fifo, rights, 0).unwrap();
+    refuses("expected a regular file at parameters.conf, found a FIFO");
+}

@@ -80,7 +80,7 @@ fn is_control(character: char) -> bool {
 }
 
 /// Whether `line` writes this character otherwise than it is.
-fn needs_escape(character: char) -> bool {
+pub(super) fn needs_escape(character: char) -> bool {
     character == '\\' || is_control(character) || carried(character).is_some()
 }
 

@@ -98,7 +98,6 @@ impl RateLimited {
 /// Says what the sites whose second is over have suppressed. Gives whether any
 /// site still has something to say later.
 #[cfg(feature = "logging")]
-#[allow(dead_code)]
 pub(super) fn summarise_suppressed() -> bool {
     let now_ms = now_ms();
     let mut over = Vec::new();
@@ -123,7 +122,6 @@ pub(super) fn summarise_suppressed() -> bool {
 
 /// Whether any site has a summary to give.
 #[cfg(any(test, feature = "logging"))]
-#[allow(dead_code)]
 pub(super) fn suppressing() -> bool {
     SUPPRESSING
         .try_lock()

@@ -13,13 +13,48 @@
 //! Not here: what is logged where. The macros alone (`info!` and the others)
 //! are compiled without the feature too, and speak to any logger.
 
+#[cfg(feature = "logging")]
+mod builder;
+#[cfg(feature = "logging")]
+mod error;
+#[cfg(feature = "logging")]
+mod layout;
 mod limited;
+#[cfg(feature = "logging")]
+mod line;
+#[cfg(feature = "logging")]
+mod lines;
+#[cfg(feature = "logging")]
+mod logger;
+#[cfg(feature = "logging")]
+mod loss;
 mod macros;
+#[cfg(feature = "logging")]
+mod queue;
 mod severity;
+#[cfg(feature = "logging")]
+mod shared;
+#[cfg(feature = "logging")]
+mod sink;
 mod site;
+#[cfg(feature = "logging")]
+mod writer;
 
 pub mod escape;
+#[cfg(feature = "logging")]
+pub mod rotation_names;
 
 pub use limited::{LINES_PER_SECOND, RateLimited};
 pub use severity::{NotAVerbosity, Severity, Verbosity};
 pub use site::{Site, enabled, submit, verbosity};
+
+#[cfg(feature = "logging")]
+pub use {
+    builder::{Builder, Overflow, SinkSpec, Target},
+    error::LoggingError,
+    layout::Format,
+    logger::{Guard, Logger, NeededPath, SinkStats, Stats, ThreadHook, ThreadRole},
+    sink::file::FileSpec,
+    sink::mq::mqcat,
+    sink::remote::{RemoteAddress, RemoteSpec},
+};

@@ -179,14 +179,12 @@ impl Verbosity {
 
     /// 0 for off, else the severity's number plus one.
     #[cfg(feature = "logging")]
-    #[allow(dead_code)]
     pub(crate) const fn threshold(self) -> u8 {
         self.0
     }
 
     /// The inverse of [`Verbosity::threshold`]; everything for a number too large.
     #[cfg(feature = "logging")]
-    #[allow(dead_code)]
     pub(crate) const fn from_threshold(threshold: u8) -> Self {
         if threshold > Self::ALL.0 {
             Self::ALL

@@ -100,7 +100,6 @@ pub fn enabled(severity: Severity) -> bool {
 
 /// Puts a bound in force for every call of the program.
 #[cfg(feature = "logging")]
-#[allow(dead_code)]
 pub(super) fn set_threshold(verbosity: Verbosity) {
     THRESHOLD.store(verbosity.threshold(), Ordering::Relaxed);
     log::set_max_level(verbosity.log_filter());
@@ -136,7 +135,6 @@ thread_local! {
 
 /// The context of this record, if one of our macros made it.
 #[cfg(feature = "logging")]
-#[allow(dead_code)]
 pub(super) fn context_of(record: &log::Record<'_>) -> Option<Context> {
     let context = CONTEXT.try_with(Cell::get).ok().flatten()?;
     let same_line = record.line() == Some(context.site.line);

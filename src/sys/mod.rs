@@ -11,8 +11,12 @@ pub mod account;
 pub mod peer;
 pub mod process;
 
+#[cfg(feature = "logging")]
+pub(crate) mod fork;
 #[cfg(feature = "sandbox")]
 pub(crate) mod landlock;
+#[cfg(feature = "logging")]
+pub(crate) mod mqueue;
 #[cfg(feature = "sandbox")]
 pub(crate) mod seccomp;
 #[cfg(feature = "sandbox")]

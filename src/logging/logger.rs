@@ -1,0 +1,384 @@
+//! A built logger: installs itself, starts its threads, and is told at run time
+//! what changes.
+//!
+//! Threads are started by `start_writer` only, each of which first calls the
+//! caller's hook: that is where a sandbox tightens the thread's filter.
+
+use super::builder::Builder;
+use super::shared::{Phase, Shared};
+use super::sink::compress::{Compressor, Handle};
+use super::sink::remote::RemoteAddress;
+use super::writer::Writer;
+use super::{LoggingError, Severity, Verbosity};
+use crossbeam::channel::{Receiver, bounded};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// What a thread of the logger does.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ThreadRole {
+    /// Writes lines to the sinks.
+    LogWriter,
+    /// Compresses and removes rolled files.
+    LogCompressor,
+}
+
+/// Called by each thread of the logger before it does anything else. If it
+/// fails, so does [`Logger::start_writer`].
+pub type ThreadHook = Arc<dyn Fn(ThreadRole) -> io::Result<()> + Send + Sync>;
+
+/// A directory in which the logger creates, opens, renames and removes files
+/// after it was built: for Landlock, READ_FILE, WRITE_FILE, READ_DIR, MAKE_REG,
+/// REMOVE_FILE and TRUNCATE beneath it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NeededPath {
+    /// The directory.
+    pub path: PathBuf,
+}
+
+/// What the logger counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stats {
+    /// Lines that wait in the queue.
+    pub queued: usize,
+    /// Lines that found no room in the queue, by severity 0 to 10.
+    pub dropped: [u64; Severity::COUNT],
+    /// Each sink.
+    pub sinks: Vec<SinkStats>,
+}
+
+/// What one sink counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SinkStats {
+    /// As `stdout` or `file /var/log/x`.
+    pub name: String,
+    /// Lines written.
+    pub written: u64,
+    /// Lines lost.
+    pub lost: u64,
+    /// Lines that wait for this sink.
+    pub waiting: u64,
+}
+
+/// A logger. Clones are the same one. May be used by all threads.
+#[derive(Clone)]
+pub struct Logger(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    compressors: Mutex<Vec<(Compressor, Handle)>>,
+    paths: Vec<NeededPath>,
+    addresses: Vec<RemoteAddress>,
+}
+
+impl std::fmt::Debug for Logger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Logger")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Logger {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        compressors: Vec<(Compressor, Handle)>,
+        paths: Vec<NeededPath>,
+        addresses: Vec<RemoteAddress>,
+    ) -> Self {
+        let compressors = Mutex::new(compressors);
+        Self(Arc::new(Inner {
+            shared,
+            compressors,
+            paths,
+            addresses,
+        }))
+    }
+
+    /// See [`Builder::new`].
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Makes this the program's logger: that of the `log` crate, and of the
+    /// macros here.
+    ///
+    /// # Errors
+    /// [`LoggingError::Installed`] if there is one already.
+    pub fn install(&self) -> Result<(), LoggingError> {
+        log::set_boxed_logger(self.as_log()).map_err(|_| LoggingError::Installed)?;
+        self.0.shared.set_installed();
+        Ok(())
+    }
+
+    /// This logger for the `log` crate, to be combined with others. The caller
+    /// sets [`log::set_max_level`].
+    pub fn as_log(&self) -> Box<dyn log::Log> {
+        let (filter, front) = (Arc::clone(&self.0.shared), Arc::clone(&self.0.shared));
+        let (_, dispatch) = fern::Dispatch::new()
+            .level(log::LevelFilter::Trace)
+            .filter(move |metadata| may_pass(&filter, metadata))
+            .chain(fern::Output::call(move |record| front.accept(record)))
+            .into_log();
+        Box::new(Installed {
+            dispatch,
+            shared: Arc::clone(&self.0.shared),
+        })
+    }
+
+    /// Starts the writer, and a compressor for each file. From now on lines are
+    /// written within a millisecond. Threads get all signals blocked, if the
+    /// caller has.
+    ///
+    /// # Errors
+    /// A thread could not be started, or its hook failed; or the writer was
+    /// started before.
+    pub fn start_writer(&self, on_thread_start: ThreadHook) -> Result<Guard, LoggingError> {
+        let shared = &self.0.shared;
+        let parked = shared
+            .parked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let writer = parked.ok_or(LoggingError::Started)?;
+        let (ended, ends) = bounded(1);
+        let (give, given) = bounded::<Writer>(1);
+        let in_thread = Arc::clone(shared);
+        let spawned = spawn(
+            "log-writer",
+            ThreadRole::LogWriter,
+            &on_thread_start,
+            move || {
+                if let Ok(writer) = given.recv() {
+                    let writer = writer.run(&in_thread);
+                    let _ = ended.send(writer);
+                }
+            },
+        );
+        let handle = match spawned {
+            Ok(handle) => handle,
+            Err(error) => {
+                *shared.parked.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
+                return Err(error);
+            }
+        };
+        let mut guard = Guard {
+            logger: self.clone(),
+            ends,
+            writer: Some(handle),
+            compressors: Vec::new(),
+        };
+        shared.set_phase(Phase::Running);
+        let _ = give.send(writer);
+        let mut waiting = self
+            .0
+            .compressors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (compressor, stop) in waiting.drain(..) {
+            let role = ThreadRole::LogCompressor;
+            let thread = spawn("log-compress", role, &on_thread_start, move || {
+                compressor.run()
+            })?;
+            guard.compressors.push((thread, stop));
+        }
+        Ok(guard)
+    }
+
+    /// Writes what is queued on the calling thread, as long as the writer has
+    /// no thread of its own: for a start that fails.
+    pub fn drain_blocking(&self) {
+        self.0.shared.drain_here();
+    }
+
+    /// Waits until all that was logged before is written, or `limit` is over.
+    /// Gives whether it is written.
+    pub fn flush(&self, limit: Duration) -> bool {
+        self.0.shared.flush(limit)
+    }
+
+    /// Opens files again that were renamed or removed.
+    pub fn reopen(&self) {
+        self.0.shared.reopen.store(true, Ordering::SeqCst);
+        self.0.shared.queue.wake();
+    }
+
+    /// Changes which severities are logged, for sinks without a level of their own.
+    pub fn set_verbosity(&self, verbosity: Verbosity) {
+        self.0.shared.set_verbosity(verbosity);
+    }
+
+    /// Changes which severities are logged of which modules.
+    pub fn set_verbosity_for(&self, modules: Vec<(String, Verbosity)>) {
+        self.0.shared.set_scopes(modules);
+    }
+
+    /// What was counted until now. Not a point in time: counters go on.
+    pub fn stats(&self) -> Stats {
+        let shared = &self.0.shared;
+        let sinks = shared.sinks.iter().map(|sink| SinkStats {
+            name: sink.name.clone(),
+            written: sink.counters.written.load(Ordering::Relaxed),
+            lost: sink.counters.lost.load(Ordering::Relaxed),
+            waiting: sink.counters.waiting.load(Ordering::Relaxed),
+        });
+        Stats {
+            queued: shared.queue.len(),
+            dropped: shared.dropped().by_severity(),
+            sinks: sinks.collect(),
+        }
+    }
+
+    /// The directories that the logger goes on to use.
+    pub fn paths_needed(&self) -> &[NeededPath] {
+        &self.0.paths
+    }
+
+    /// The servers that the logger goes on to connect to, each with a new
+    /// socket(2) whenever it has to.
+    pub fn addresses_needed(&self) -> &[RemoteAddress] {
+        &self.0.addresses
+    }
+}
+
+/// Starts a thread and waits until its hook has succeeded.
+fn spawn(
+    name: &'static str,
+    role: ThreadRole,
+    hook: &ThreadHook,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, LoggingError> {
+    let failed = |source| LoggingError::Thread { name, source };
+    let (ready, readiness) = bounded(1);
+    let hook = Arc::clone(hook);
+    let thread = thread::Builder::new().name(name.into()).spawn(move || {
+        if role == ThreadRole::LogCompressor {
+            Compressor::lower_priority();
+        }
+        let entered = hook(role);
+        let goes_on = entered.is_ok();
+        let _ = ready.send(entered);
+        if goes_on {
+            body();
+        }
+    });
+    let thread = thread.map_err(failed)?;
+    match readiness.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(failed(io::Error::other("its start hook panicked"))),
+    }
+}
+
+/// A first look at what other crates log: whether any sink could take it.
+fn may_pass(shared: &Shared, metadata: &log::Metadata<'_>) -> bool {
+    let scope = shared.scope_of(metadata.target());
+    let verbosity = match scope {
+        super::line::NO_SCOPE => shared.ceiling(),
+        threshold => Verbosity::from_threshold(threshold),
+    };
+    metadata.level() <= verbosity.log_filter()
+}
+
+/// What the `log` crate gets.
+struct Installed {
+    dispatch: Box<dyn log::Log>,
+    shared: Arc<Shared>,
+}
+
+impl log::Log for Installed {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.dispatch.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        self.dispatch.log(record);
+    }
+
+    fn flush(&self) {
+        self.shared.flush(super::shared::FLUSH_LIMIT);
+    }
+}
+
+/// Keeps the writer running. Dropped, it writes what was logged and ends the
+/// logger's threads; what is logged later goes to stderr.
+#[derive(Debug)]
+#[must_use = "dropping the guard stops the logger"]
+pub struct Guard {
+    logger: Logger,
+    ends: Receiver<Writer>,
+    writer: Option<JoinHandle<()>>,
+    compressors: Vec<(JoinHandle<()>, Handle)>,
+}
+
+impl Guard {
+    /// The logger.
+    pub fn logger(&self) -> &Logger {
+        &self.logger
+    }
+
+    /// Writes all that was logged, says what was lost, and ends the threads.
+    /// Waits as long as lines are written; a disk that hangs for 10 seconds is
+    /// given up. Gives whether all sinks are done.
+    pub fn shutdown(mut self) -> bool {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> bool {
+        let Some(thread) = self.writer.take() else {
+            return true;
+        };
+        for (_, compressor) in &self.compressors {
+            compressor.stop();
+        }
+        let shared = &self.logger.0.shared;
+        shared.stop.store(true, Ordering::SeqCst);
+        shared.queue.wake();
+        let writer = self.await_writer();
+        shared.set_phase(Phase::After);
+        let Some(mut writer) = writer else {
+            return false;
+        };
+        let _ = thread.join();
+        for (thread, _) in self.compressors.drain(..) {
+            let _ = thread.join();
+        }
+        writer.close(shared);
+        true
+    }
+
+    /// Waits for the writer as long as it writes.
+    fn await_writer(&self) -> Option<Writer> {
+        let written = || {
+            self.logger
+                .stats()
+                .sinks
+                .iter()
+                .map(|sink| sink.written)
+                .sum::<u64>()
+        };
+        let mut last = written();
+        let mut quiet_seconds = 0;
+        while quiet_seconds < 10 {
+            match self.ends.recv_timeout(Duration::from_secs(1)) {
+                Ok(writer) => return Some(writer),
+                Err(_) => {
+                    let now = written();
+                    quiet_seconds = if now == last { quiet_seconds + 1 } else { 0 };
+                    last = now;
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,354 @@
+//! What callers, writer and controls share, and the way of a record into the
+//! queue.
+//!
+//! Invariants: a call never waits for the writer, except at fatal and alert, or
+//! where the queue is full and the overflow is `Block`; the writer's own calls
+//! never wait; a process that was forked off, and one whose writer has ended,
+//! write to stderr instead.
+
+use super::line::{Line, NO_SCOPE, Origin};
+use super::loss::Loss;
+use super::queue::Queue;
+use super::sink::{Counters, stream};
+use super::site::{Site, context_of, set_threshold};
+use super::writer::Writer;
+use super::{Overflow, Severity, Verbosity, escape};
+use crate::sys::fork;
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// How long a fatal or alert call, or a flush, waits for a disk that hangs.
+pub(super) const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// The writer's life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// Lines queue up; whoever must, writes them himself.
+    Before = 0,
+    Running = 1,
+    /// Lines go to stderr.
+    After = 2,
+}
+
+thread_local! {
+    static IS_WRITER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A sink's name, its own level, and what it counts.
+#[derive(Debug)]
+pub(super) struct SinkState {
+    pub(super) name: String,
+    /// A threshold, or `NO_SCOPE` for the logger's.
+    pub(super) level: AtomicU8,
+    pub(super) counters: Counters,
+}
+
+/// See the module.
+pub(super) struct Shared {
+    pub(super) queue: Queue,
+    overflow: Overflow,
+    /// The logger's threshold, and the highest of all that may apply.
+    pub(super) base: AtomicU8,
+    ceiling: AtomicU8,
+    scopes: RwLock<Vec<(String, Verbosity)>>,
+    has_scopes: AtomicBool,
+    installed: AtomicBool,
+    phase: AtomicU8,
+    pub(super) sinks: Vec<Arc<SinkState>>,
+    /// By the queue, and by the queue and the sinks together.
+    dropped: Mutex<Loss>,
+    lost: Mutex<Loss>,
+    flush_asked: AtomicU64,
+    flush_done: Mutex<u64>,
+    flushed: Condvar,
+    pub(super) reopen: AtomicBool,
+    pub(super) stop: AtomicBool,
+    /// The writer while it has no thread.
+    pub(super) parked: Mutex<Option<Writer>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        queue: Queue,
+        overflow: Overflow,
+        verbosity: Verbosity,
+        scopes: Vec<(String, Verbosity)>,
+        sinks: Vec<Arc<SinkState>>,
+        writer: Writer,
+    ) -> Self {
+        let shared = Self {
+            queue,
+            overflow,
+            base: AtomicU8::new(verbosity.threshold()),
+            ceiling: AtomicU8::new(0),
+            has_scopes: AtomicBool::new(!scopes.is_empty()),
+            scopes: RwLock::new(scopes),
+            installed: AtomicBool::new(false),
+            phase: AtomicU8::new(Phase::Before as u8),
+            sinks,
+            dropped: Mutex::new(Loss::default()),
+            lost: Mutex::new(Loss::default()),
+            flush_asked: AtomicU64::new(0),
+            flush_done: Mutex::new(0),
+            flushed: Condvar::new(),
+            reopen: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            parked: Mutex::new(Some(writer)),
+        };
+        shared.set_ceiling();
+        shared
+    }
+
+    /// The macros ask our threshold from now on.
+    pub(super) fn set_installed(&self) {
+        self.installed.store(true, Ordering::Relaxed);
+        self.set_ceiling();
+    }
+
+    pub(super) fn set_verbosity(&self, verbosity: Verbosity) {
+        self.base.store(verbosity.threshold(), Ordering::Relaxed);
+        self.set_ceiling();
+    }
+
+    pub(super) fn set_scopes(&self, scopes: Vec<(String, Verbosity)>) {
+        let has_scopes = !scopes.is_empty();
+        *self.scopes.write().unwrap_or_else(PoisonError::into_inner) = scopes;
+        self.has_scopes.store(has_scopes, Ordering::Relaxed);
+        self.set_ceiling();
+    }
+
+    pub(super) fn set_ceiling(&self) {
+        let base = self.base.load(Ordering::Relaxed);
+        let sinks = self
+            .sinks
+            .iter()
+            .map(|sink| match sink.level.load(Ordering::Relaxed) {
+                NO_SCOPE => base,
+                level => level,
+            });
+        let scopes = self.scopes.read().unwrap_or_else(PoisonError::into_inner);
+        let scoped = scopes.iter().map(|(_, verbosity)| verbosity.threshold());
+        let ceiling = sinks.chain(scoped).max().unwrap_or(0);
+        self.ceiling.store(ceiling, Ordering::Relaxed);
+        if self.installed.load(Ordering::Relaxed) {
+            set_threshold(Verbosity::from_threshold(ceiling));
+        }
+    }
+
+    pub(super) fn ceiling(&self) -> Verbosity {
+        Verbosity::from_threshold(self.ceiling.load(Ordering::Relaxed))
+    }
+
+    /// The threshold of the module that this target is in, or `NO_SCOPE`.
+    pub(super) fn scope_of(&self, target: &str) -> u8 {
+        if !self.has_scopes.load(Ordering::Relaxed) {
+            return NO_SCOPE;
+        }
+        let Ok(scopes) = self.scopes.try_read() else {
+            return NO_SCOPE;
+        };
+        let within = |module: &str| {
+            target
+                .strip_prefix(module)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        let longest = scopes
+            .iter()
+            .filter(|(module, _)| within(module))
+            .max_by_key(|s| s.0.len());
+        longest.map_or(NO_SCOPE, |(_, verbosity)| verbosity.threshold())
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Before,
+            1 => Phase::Running,
+            _ => Phase::After,
+        }
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+        let _done = self
+            .flush_done
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.flushed.notify_all();
+    }
+
+    /// Takes one record of the `log` crate.
+    pub(super) fn accept(&self, record: &log::Record<'_>) {
+        let context = context_of(record);
+        let severity = context.map_or_else(|| record.level().into(), |c| c.site.severity());
+        let scope = self.scope_of(record.target());
+        if !self.ceiling().admits(severity) || (scope != NO_SCOPE && severity as u8 >= scope) {
+            return;
+        }
+        let origin = match context {
+            Some(context) => Origin::Site(context),
+            None => Origin::Foreign {
+                file: record.file_static().unwrap_or_default(),
+                line: record.line().unwrap_or_default(),
+                module: record.module_path_static().unwrap_or_default(),
+            },
+        };
+        self.log(severity, scope, origin, *record.args());
+    }
+
+    /// Takes a line of our own.
+    pub(super) fn note(&self, site: &'static Site, message: fmt::Arguments<'_>) {
+        let origin = Origin::Site(super::site::Context { site, conn: None });
+        self.log(site.severity(), NO_SCOPE, origin, message);
+    }
+
+    fn log(&self, severity: Severity, scope: u8, origin: Origin, message: fmt::Arguments<'_>) {
+        let pool = &self.queue.pool;
+        let line = Line::format(severity, scope, origin, message, pool, |line| {
+            self.submit(line)
+        });
+        if let Some(line) = line {
+            self.submit(line);
+        }
+    }
+
+    fn submit(&self, line: Line) {
+        if fork::forked() {
+            return write_to_stderr(&line);
+        }
+        let severity = line.severity;
+        match self.phase() {
+            Phase::Running => {
+                if let Err(line) = self.queue.push(line) {
+                    self.overflow(line);
+                }
+            }
+            Phase::Before => self.submit_before(line),
+            Phase::After => return write_to_stderr(&line),
+        }
+        if severity <= Severity::Alert {
+            self.flush(FLUSH_LIMIT);
+        }
+    }
+
+    #[cold]
+    fn overflow(&self, line: Box<Line>) {
+        let (severity, micros) = (line.severity, line.micros);
+        let urgent = severity <= Severity::Alert;
+        let waits = (urgent || self.overflow == Overflow::Block) && !IS_WRITER.get();
+        let begun = Instant::now();
+        let goes_on = || {
+            waits && self.phase() == Phase::Running && (!urgent || begun.elapsed() < FLUSH_LIMIT)
+        };
+        match self.queue.push_waiting(line, goes_on) {
+            Err(line) if urgent || self.phase() == Phase::After => write_to_stderr(&line),
+            Err(_) => self.queue.dropped.add(severity, micros),
+            Ok(()) => {}
+        }
+    }
+
+    /// Without a writer thread, whoever finds the queue full writes its lines.
+    #[cold]
+    fn submit_before(&self, line: Line) {
+        let (severity, micros) = (line.severity, line.micros);
+        let Err(line) = self.queue.push(line) else {
+            return;
+        };
+        self.drain_here();
+        if self.queue.push(*line).is_err() {
+            self.queue.dropped.add(severity, micros);
+        }
+    }
+
+    /// Writes what is queued on this thread, if the writer has no thread of its
+    /// own and nobody else is at it.
+    pub(super) fn drain_here(&self) {
+        if let Ok(mut parked) = self.parked.try_lock()
+            && let Some(writer) = parked.as_mut()
+        {
+            let before = IS_WRITER.replace(true);
+            writer.drain(self);
+            IS_WRITER.set(before);
+        }
+    }
+
+    /// Counts lines that the queue dropped.
+    pub(super) fn count_dropped(&self, loss: &Loss) {
+        self.dropped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .merge(loss);
+        self.count_lost(loss);
+    }
+
+    /// Counts lines that a sink lost.
+    pub(super) fn count_lost(&self, loss: &Loss) {
+        self.lost
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .merge(loss);
+    }
+
+    pub(super) fn dropped(&self) -> Loss {
+        *self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn lost(&self) -> Loss {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The calling thread is the writer.
+    pub(super) fn be_writer(&self) {
+        IS_WRITER.set(true);
+        self.queue.be_writer();
+    }
+
+    /// Waits until all that was logged before is written, or `limit` is over.
+    /// Gives whether it is.
+    pub(super) fn flush(&self, limit: Duration) -> bool {
+        if IS_WRITER.get() || fork::forked() {
+            return false;
+        }
+        if self.phase() != Phase::Running {
+            self.drain_here();
+            return true;
+        }
+        let asked = self.flush_asked.fetch_add(1, Ordering::SeqCst) + 1;
+        self.queue.wake();
+        let done = self
+            .flush_done
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let waits = |done: &mut u64| *done < asked && self.phase() == Phase::Running;
+        let done = self.flushed.wait_timeout_while(done, limit, waits);
+        *done.unwrap_or_else(PoisonError::into_inner).0 >= asked
+    }
+
+    /// The number of the last flush that was asked for.
+    pub(super) fn flush_asked(&self) -> u64 {
+        self.flush_asked.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_flushed(&self, asked: u64) {
+        *self
+            .flush_done
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = asked;
+        self.flushed.notify_all();
+    }
+}
+
+/// The last resort: one write, without a lock and without waiting.
+#[cold]
+fn write_to_stderr(line: &Line) {
+    let mut text = String::with_capacity(line.message().len() + 64);
+    text.push_str(line.severity.label());
+    text.push(' ');
+    escape::line(&String::from_utf8_lossy(line.message()), &mut text);
+    text.push('\n');
+    stream::write_once(&io::stderr(), text.as_bytes());
+}

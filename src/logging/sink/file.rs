@@ -1,0 +1,559 @@
+//! A log file that is rolled by size and by age, at the end of a line.
+//!
+//! Invariants: a line is never split over two files; what could not be written
+//! is kept and continued at the byte where it stopped; the old file stays open
+//! until the new one is, so a failed roll loses nothing; whoever renames or
+//! removes the file is followed within a second of the next line, or at
+//! `reopen`.
+//!
+//! Not here: compression and retention, see `compress`.
+
+use super::super::lines::{Gate, Lines};
+use super::super::rotation_names::Archive;
+use super::super::{LoggingError, line};
+use super::directory::{Directory, Owner, may_own, settle};
+use super::{Backlog, Backoff, Sink, complain};
+use rustix::fs::{self, FileType, FlockOperation, OFlags, Stat};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often the file's name is looked at while lines come.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Bytes at the end of a file in which the start of a torn line is looked for.
+const TORN_TAIL: u64 = 512 * 1024;
+
+/// A log file: where, how large, how long, how many.
+#[derive(Clone, Debug)]
+pub struct FileSpec {
+    /// The file. Its directory is created, 0700, if it is missing.
+    pub path: PathBuf,
+    /// Bytes at which the file is rolled; 0 for never.
+    pub max_size: u64,
+    /// Age at which the file is rolled, at its next line.
+    pub max_age: Option<Duration>,
+    /// How many rolled files are kept.
+    pub keep: u32,
+    /// How many bytes the rolled files may have together.
+    pub keep_bytes: Option<u64>,
+    /// Whether each batch of lines is synced to the disk (fdatasync(2)).
+    pub sync: bool,
+    /// Whether rolled files are compressed.
+    pub compress: bool,
+    /// Mode of the file and of rolled ones.
+    pub mode: u32,
+    /// Who owns the files; the process's own user if nobody is named.
+    pub owner: Owner,
+}
+
+impl FileSpec {
+    /// A file that is rolled at 10 MiB, of which 7 are kept, 0600.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            max_size: 10 << 20,
+            max_age: None,
+            keep: 7,
+            keep_bytes: None,
+            sync: false,
+            compress: true,
+            mode: 0o600,
+            owner: None,
+        }
+    }
+}
+
+/// An open log file.
+pub(in super::super) struct File {
+    spec: FileSpec,
+    directory: Arc<Directory>,
+    open: Open,
+    /// As in the specification, or less where the system allows less.
+    max_size: u64,
+    backlog: Backlog,
+    filtered: Lines,
+    backoff: Backoff,
+    roll_backoff: Backoff,
+    followed: Instant,
+    notice: Option<String>,
+    /// Tells the compressor that there is a rolled file.
+    rolled: Box<dyn Fn() + Send>,
+}
+
+/// One opened file.
+struct Open {
+    descriptor: OwnedFd,
+    size: u64,
+    inode: (u64, u64),
+    born_micros: u64,
+}
+
+impl File {
+    /// Opens the file. `rolled` is called after each roll.
+    pub(in super::super) fn open(
+        spec: FileSpec,
+        directory: Arc<Directory>,
+        rolled: Box<dyn Fn() + Send>,
+    ) -> Result<Self, LoggingError> {
+        let (open, notice) = open_file(&directory, spec.mode, false)
+            .map_err(|error| cannot_open(&directory, error))?;
+        refuse_if_rolling(&directory)?;
+        let max_size = if spec.max_size == 0 {
+            u64::MAX
+        } else {
+            spec.max_size
+        };
+        let mut file = Self {
+            spec,
+            directory,
+            open,
+            max_size,
+            backlog: Backlog::default(),
+            filtered: Lines::default(),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
+            roll_backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
+            followed: Instant::now(),
+            notice,
+            rolled,
+        };
+        if file.open.size >= file.max_size || file.is_too_old() {
+            file.roll(Instant::now());
+        }
+        Ok(file)
+    }
+
+    /// Writes the lines from `next` on, beginning at byte `sent`. Gives how far
+    /// it came.
+    fn put(
+        &mut self,
+        lines: &Lines,
+        mut sent: usize,
+        mut next: usize,
+        now: Instant,
+    ) -> (usize, usize) {
+        while let Some(mark) = lines.marks.get(next) {
+            let start = lines.start(next);
+            if sent == start && self.must_roll(mark.end - start) && self.roll_backoff.is_over(now) {
+                self.roll(now);
+            }
+            let room = usize::try_from(self.max_size.saturating_sub(self.open.size));
+            let limit = sent.saturating_add(room.unwrap_or(usize::MAX));
+            let rest = lines.marks.get(next..).unwrap_or_default();
+            let fitting = rest.partition_point(|mark| mark.end <= limit);
+            let end = rest
+                .get(fitting.saturating_sub(1))
+                .map_or(mark.end, |mark| mark.end);
+            match rustix::io::write(
+                &self.open.descriptor,
+                lines.bytes.get(sent..end).unwrap_or_default(),
+            ) {
+                Ok(written) => {
+                    sent += written;
+                    self.open.size += u64::try_from(written).unwrap_or(0);
+                    let ended = rest.partition_point(|mark| mark.end <= sent);
+                    next += ended;
+                    self.backlog.count_written(ended);
+                    self.backoff.succeeded();
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::FBIG) if self.open.size > 0 && self.shrink(sent - start, now) => {
+                    sent = start
+                }
+                Err(errno) => {
+                    self.failed(errno, now);
+                    break;
+                }
+            }
+        }
+        (sent, next)
+    }
+
+    /// The system allows no larger file (RLIMIT_FSIZE): takes back what was
+    /// written of the line, rolls, and remembers the bound.
+    fn shrink(&mut self, torn: usize, now: Instant) -> bool {
+        let whole = self.open.size - u64::try_from(torn).unwrap_or(0).min(self.open.size);
+        if whole == 0 || fs::ftruncate(&self.open.descriptor, whole).is_err() {
+            return false;
+        }
+        self.open.size = whole;
+        self.max_size = whole;
+        self.roll(now);
+        self.open.size < whole
+    }
+
+    fn must_roll(&self, line: usize) -> bool {
+        let after = self
+            .open
+            .size
+            .saturating_add(u64::try_from(line).unwrap_or(u64::MAX));
+        self.open.size > 0 && (after > self.max_size || self.is_too_old())
+    }
+
+    fn is_too_old(&self) -> bool {
+        self.spec.max_age.is_some_and(|max_age| {
+            let age =
+                Duration::from_micros(line::now_micros().saturating_sub(self.open.born_micros));
+            self.open.size > 0 && age >= max_age
+        })
+    }
+
+    fn failed(&mut self, errno: Errno, now: Instant) {
+        let error = io::Error::from(errno);
+        self.backoff.failed(now);
+        let lost = self.backlog.loss().lines();
+        complain(&format!(
+            "{}: {error}; lost {lost} lines",
+            self.directory.file_path().display()
+        ));
+        self.backlog.set_cause(error);
+    }
+
+    /// Renames the file and opens a new one. Whatever fails, there is an open
+    /// file afterwards.
+    fn roll(&mut self, now: Instant) {
+        match self.try_roll() {
+            Ok(()) => {
+                self.roll_backoff.succeeded();
+                (self.rolled)();
+            }
+            Err(error) => {
+                self.roll_backoff.failed(now);
+                complain(&format!(
+                    "{}: roll: {error}",
+                    self.directory.file_path().display()
+                ));
+            }
+        }
+    }
+
+    fn try_roll(&mut self) -> io::Result<()> {
+        if self.was_moved() {
+            return self.open_again();
+        }
+        if self.spec.sync {
+            fs::fdatasync(&self.open.descriptor)?;
+        }
+        let base = self.directory.base.clone();
+        let mut micros = line::now_micros();
+        let archive = loop {
+            let archive = Archive::at(micros).name(&base);
+            match self.directory.rename(&base, &archive) {
+                // A link or a file that somebody put there, or two rolls at once.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => micros += 1,
+                Err(error) => return Err(error),
+                Ok(()) => break archive,
+            }
+        };
+        match open_file(&self.directory, self.spec.mode, true) {
+            Ok((open, _)) => self.open = open,
+            Err(error) => {
+                // Lines go on into the old file, so it gets its name back.
+                let _ = self.directory.rename(&archive, &base);
+                return Err(error.into());
+            }
+        }
+        if self.spec.sync {
+            self.directory.sync()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the name stands for another file now, or for none.
+    fn was_moved(&self) -> bool {
+        let stat = self.directory.stat(&self.directory.base);
+        !stat.is_ok_and(|stat| inode(&stat) == self.open.inode)
+    }
+
+    fn open_again(&mut self) -> io::Result<()> {
+        let (open, notice) = open_file(&self.directory, self.spec.mode, false)?;
+        self.open = open;
+        self.notice = notice.or(self.notice.take());
+        Ok(())
+    }
+
+    /// Follows a file that was renamed, removed or truncated by others.
+    fn follow(&mut self, now: Instant) {
+        self.followed = now;
+        if self.was_moved() {
+            if self.backlog.at_line_start()
+                && let Err(error) = self.open_again()
+            {
+                complain(&format!(
+                    "{}: {error}",
+                    self.directory.file_path().display()
+                ));
+            }
+        } else if let Ok(stat) = fs::fstat(&self.open.descriptor) {
+            self.open.size = u64::try_from(stat.st_size).unwrap_or(0);
+        }
+    }
+
+    fn after_batch(&mut self, now: Instant) {
+        if self.spec.sync
+            && let Err(errno) = fs::fdatasync(&self.open.descriptor)
+        {
+            self.failed(errno, now);
+        }
+    }
+}
+
+impl Sink for File {
+    fn write(&mut self, lines: &Lines, gate: Gate, now: Instant) {
+        if now.duration_since(self.followed) >= FOLLOW_INTERVAL {
+            self.follow(now);
+        }
+        if !self.backlog.is_empty() {
+            self.backlog.take(lines, gate);
+            return self.retry(now);
+        }
+        let all = lines
+            .marks
+            .iter()
+            .all(|mark| gate.admits(mark.severity, mark.scope));
+        let mut filtered = std::mem::take(&mut self.filtered);
+        if !all {
+            filtered.clear();
+            for (line, mark) in lines.iter_from(0) {
+                if gate.admits(mark.severity, mark.scope) {
+                    filtered.push(line, mark);
+                }
+            }
+        }
+        let admitted = if all { lines } else { &filtered };
+        if !admitted.is_empty() {
+            let (sent, next) = self.put(admitted, 0, 0, now);
+            if next < admitted.marks.len() {
+                self.backlog.adopt(admitted, sent, next);
+            }
+            self.after_batch(now);
+        }
+        self.filtered = filtered;
+    }
+
+    fn retry(&mut self, now: Instant) {
+        if self.backlog.is_empty() || !self.backoff.is_over(now) {
+            return;
+        }
+        let mut backlog = std::mem::take(&mut self.backlog);
+        let (lines, sent, next) = backlog.parts();
+        let (after, _) = self.put(lines, sent, next, now);
+        // `put` counted what it wrote, and why it stopped, in an empty backlog.
+        backlog.moved_to(after, std::mem::take(&mut self.backlog));
+        self.backlog = backlog;
+        self.after_batch(now);
+    }
+
+    fn backlog(&mut self) -> &mut Backlog {
+        &mut self.backlog
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        if self.backlog.is_empty() {
+            None
+        } else {
+            self.backoff.until()
+        }
+    }
+
+    fn reopen(&mut self, now: Instant) {
+        self.follow(now);
+    }
+
+    fn take_notice(&mut self) -> Option<String> {
+        self.notice.take()
+    }
+}
+
+fn inode(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// Why a file can't be a log file.
+enum Refused {
+    Io(io::Error),
+    Other(String),
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Errno> for Refused {
+    fn from(errno: Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
+impl From<Refused> for io::Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Io(error) => error,
+            Refused::Other(why) => Self::other(why),
+        }
+    }
+}
+
+fn cannot_open(directory: &Directory, refused: Refused) -> LoggingError {
+    let path = directory.file_path();
+    match refused {
+        Refused::Io(error) => {
+            let why = match error.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::LOOP) => "it is a symbolic link, expected a regular file".into(),
+                Some(Errno::NXIO | Errno::ISDIR) => "expected a regular file".into(),
+                _ => "it can't be opened".into(),
+            };
+            LoggingError::File {
+                path,
+                why,
+                source: Some(error),
+            }
+        }
+        Refused::Other(why) => LoggingError::File {
+            path,
+            why,
+            source: None,
+        },
+    }
+}
+
+/// Opens, checks and locks the log file. Gives what is to be said of a line
+/// that a crash tore, and that was taken out.
+fn open_file(
+    directory: &Directory,
+    mode: u32,
+    new: bool,
+) -> Result<(Open, Option<String>), Refused> {
+    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
+    let flags = if new { flags | OFlags::EXCL } else { flags };
+    let descriptor = directory.open_file(&directory.base, flags, mode)?;
+    let stat = fs::fstat(&descriptor)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Refused::Other("expected a regular file".into()));
+    }
+    if !may_own(stat.st_uid, directory.owner) {
+        let why = format!(
+            "it is owned by uid {}, expected root or the server's user",
+            stat.st_uid
+        );
+        return Err(Refused::Other(why));
+    }
+    if stat.st_nlink > 1 {
+        let why = format!("it has {} names, expected one", stat.st_nlink);
+        return Err(Refused::Other(why));
+    }
+    lock(&descriptor)?;
+    settle(&descriptor, mode, directory.owner)?;
+    let (size, notice) = mend_tail(&descriptor)?;
+    let born_micros = if size == 0 {
+        line::now_micros()
+    } else {
+        born(&descriptor, &stat)
+    };
+    Ok((
+        Open {
+            descriptor,
+            size,
+            inode: inode(&stat),
+            born_micros,
+        },
+        notice,
+    ))
+}
+
+fn lock(descriptor: &OwnedFd) -> Result<(), Refused> {
+    match fs::flock(descriptor, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Err(Refused::Other("another process logs to it".into())),
+        other => Ok(other?),
+    }
+}
+
+/// When the file was created, or last changed where that isn't known.
+fn born(descriptor: &OwnedFd, stat: &Stat) -> u64 {
+    let created = fs::statx(
+        descriptor,
+        "",
+        fs::AtFlags::EMPTY_PATH,
+        fs::StatxFlags::BTIME,
+    );
+    let created = created
+        .ok()
+        .filter(|statx| statx.stx_mask & fs::StatxFlags::BTIME.bits() != 0);
+    let seconds = created.map_or(stat.st_mtime, |statx| statx.stx_btime.tv_sec);
+    u64::try_from(seconds)
+        .unwrap_or(0)
+        .saturating_mul(1_000_000)
+}
+
+/// Cuts off a last line that has no end: a crash tore it. Gives the file's size.
+fn mend_tail(descriptor: &OwnedFd) -> Result<(u64, Option<String>), Refused> {
+    let size = u64::try_from(fs::fstat(descriptor)?.st_size).unwrap_or(0);
+    let from = size.saturating_sub(TORN_TAIL);
+    let mut tail = vec![0; usize::try_from(size - from).unwrap_or(0)];
+    let mut read = 0;
+    while let Some(rest) = tail.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        let at = from + u64::try_from(read).unwrap_or(0);
+        match rustix::io::pread(descriptor, rest, at)? {
+            0 => break,
+            bytes => read += bytes,
+        }
+    }
+    tail.truncate(read);
+    if tail.last().is_none_or(|byte| *byte == b'\n') {
+        return Ok((size, None));
+    }
+    let start = tail
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    if start == 0 && from > 0 {
+        // No line of ours is as long: end it instead.
+        rustix::io::write(descriptor, b"\n")?;
+        return Ok((size + 1, None));
+    }
+    let whole = from + u64::try_from(start).unwrap_or(0);
+    fs::ftruncate(descriptor, whole)?;
+    let torn = tail.get(start..).unwrap_or_default();
+    let shown = crate::logging::escape::Untrusted(torn.get(..1024).unwrap_or(torn));
+    Ok((
+        whole,
+        Some(format!(
+            "a crash tore the last line of the log file, it began: {shown}"
+        )),
+    ))
+}
+
+/// Refuses the directory while another process is in the middle of a roll: its
+/// old file has no name of its own, but is locked still.
+fn refuse_if_rolling(directory: &Directory) -> Result<(), LoggingError> {
+    use super::super::rotation_names::Stage;
+    let archives = directory
+        .archives()
+        .map_err(|error| cannot_open(directory, error.into()))?;
+    for archive in archives
+        .iter()
+        .rev()
+        .filter(|archive| archive.stage == Stage::Plain)
+        .take(2)
+    {
+        let name = archive.name(&directory.base);
+        let opened = directory.open_file(&name, OFlags::RDONLY, 0);
+        let locked = opened.is_ok_and(|descriptor| {
+            fs::flock(&descriptor, FlockOperation::NonBlockingLockExclusive)
+                == Err(Errno::WOULDBLOCK)
+        });
+        if locked {
+            return Err(cannot_open(
+                directory,
+                Refused::Other("another process logs to it".into()),
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! Where lines go, and what all sinks have in common: lines that could not be
+//! written yet, up to a bound, and the count of those beyond it.
+//!
+//! Not here: which lines, and what they look like; see `writer` and `layout`.
+
+pub(super) mod compress;
+pub(super) mod directory;
+pub(super) mod file;
+pub(super) mod mq;
+pub(super) mod remote;
+pub(super) mod stream;
+
+use super::lines::{Gate, Lines, Mark};
+use super::loss::Loss;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+/// Bytes that wait for one sink.
+pub(super) const BACKLOG_BYTES: usize = 1024 * 1024;
+
+/// A place for lines.
+pub(super) trait Sink: Send {
+    /// Takes the lines that the gate admits; writes what it can without
+    /// waiting for anything but a disk, keeps the rest.
+    fn write(&mut self, lines: &Lines, gate: Gate, now: Instant);
+
+    /// Tries again to write what was kept.
+    fn retry(&mut self, now: Instant);
+
+    /// What waits.
+    fn backlog(&mut self) -> &mut Backlog;
+
+    /// When `retry` is worth a try, if anything waits.
+    fn retry_at(&self) -> Option<Instant>;
+
+    /// Opens again what may have been moved away.
+    fn reopen(&mut self, _now: Instant) {}
+
+    /// A thing that happened to the sink and belongs into the log.
+    fn take_notice(&mut self) -> Option<String> {
+        None
+    }
+}
+
+/// Counters of a sink, for metrics.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) written: AtomicU64,
+    pub(super) lost: AtomicU64,
+    pub(super) waiting: AtomicU64,
+}
+
+/// Lines on their way into a sink.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    lines: Lines,
+    /// Bytes and lines that are written.
+    sent: usize,
+    next: usize,
+    loss: Loss,
+    cause: String,
+    written: u64,
+    /// The last thing that happened was a success.
+    failing: bool,
+}
+
+impl Backlog {
+    pub(super) fn is_empty(&self) -> bool {
+        self.next >= self.lines.marks.len()
+    }
+
+    /// Lines that wait.
+    pub(super) fn len(&self) -> usize {
+        self.lines.marks.len() - self.next.min(self.lines.marks.len())
+    }
+
+    /// Whether the next byte to write begins a line.
+    pub(super) fn at_line_start(&self) -> bool {
+        self.sent == self.lines.start(self.next)
+    }
+
+    /// What waits, as rendered, and the number of bytes and lines of it that
+    /// are written.
+    pub(super) fn parts(&self) -> (&Lines, usize, usize) {
+        (&self.lines, self.sent, self.next)
+    }
+
+    /// The bytes that wait.
+    pub(super) fn unsent(&self) -> &[u8] {
+        self.lines.bytes.get(self.sent..).unwrap_or_default()
+    }
+
+    /// The next line, without what was written of it.
+    pub(super) fn next_line(&self) -> Option<&[u8]> {
+        let mark = self.lines.marks.get(self.next)?;
+        self.lines.bytes.get(self.sent..mark.end)
+    }
+
+    /// Keeps the lines that the gate admits, as long as there is room.
+    pub(super) fn take(&mut self, lines: &Lines, gate: Gate) {
+        for (line, mark) in lines.iter_from(0) {
+            if gate.admits(mark.severity, mark.scope) {
+                self.add(line, mark);
+            }
+        }
+    }
+
+    /// Keeps a line if there is room.
+    pub(super) fn add(&mut self, line: &[u8], mark: &Mark) {
+        self.compact();
+        let waiting = self.lines.bytes.len() - self.sent.min(self.lines.bytes.len());
+        if waiting > 0 && waiting + line.len() > BACKLOG_BYTES {
+            self.loss.add(mark.severity, mark.micros);
+        } else {
+            self.lines.push(line, mark);
+        }
+    }
+
+    /// Keeps the lines from `next` on, `sent` being the offset of the first
+    /// byte that is not written. A line that is partly written is always kept.
+    pub(super) fn adopt(&mut self, lines: &Lines, sent: usize, next: usize) {
+        let torn = sent - lines.start(next).min(sent);
+        for (line, mark) in lines.iter_from(next) {
+            self.add(line, mark);
+        }
+        self.sent += torn;
+    }
+
+    /// Notes that bytes were written; gives the number of lines ended.
+    pub(super) fn advance(&mut self, bytes: usize) {
+        self.sent += bytes;
+        let ended = self
+            .lines
+            .marks
+            .iter()
+            .skip(self.next)
+            .take_while(|m| m.end <= self.sent);
+        let ended = ended.count();
+        self.next += ended;
+        self.count_written(ended);
+        if self.is_empty() {
+            self.lines.clear();
+            (self.sent, self.next) = (0, 0);
+        }
+    }
+
+    /// Takes back what was written of the next line: it goes elsewhere, whole.
+    pub(super) fn rewind_line(&mut self) {
+        self.sent = self.lines.start(self.next).min(self.sent);
+    }
+
+    /// Notes that everything before byte `sent` is written, and what `other`
+    /// counted meanwhile.
+    pub(super) fn moved_to(&mut self, sent: usize, other: Self) {
+        self.sent = sent;
+        let ended = self
+            .lines
+            .marks
+            .iter()
+            .skip(self.next)
+            .take_while(|m| m.end <= sent);
+        self.next += ended.count();
+        self.written += other.written;
+        self.loss.merge(&other.loss);
+        if !other.cause.is_empty() {
+            self.cause = other.cause;
+        }
+        self.failing = other.failing;
+        if self.is_empty() {
+            self.lines.clear();
+            (self.sent, self.next) = (0, 0);
+        }
+    }
+
+    /// Gives the next line up.
+    pub(super) fn lose_next(&mut self, cause: impl ToString) {
+        let Some(mark) = self.lines.marks.get(self.next).copied() else {
+            return;
+        };
+        self.loss.add(mark.severity, mark.micros);
+        self.set_cause(cause);
+        self.sent = mark.end;
+        self.next += 1;
+        if self.is_empty() {
+            self.lines.clear();
+            (self.sent, self.next) = (0, 0);
+        }
+    }
+
+    /// Gives everything up.
+    pub(super) fn lose_all(&mut self, cause: impl ToString) {
+        while !self.is_empty() {
+            self.lose_next(cause.to_string());
+        }
+    }
+
+    /// Counts a line that never came here.
+    pub(super) fn lose(&mut self, mark: &Mark) {
+        self.loss.add(mark.severity, mark.micros);
+    }
+
+    pub(super) fn set_cause(&mut self, cause: impl ToString) {
+        self.cause = cause.to_string();
+        self.failing = true;
+    }
+
+    pub(super) fn count_written(&mut self, lines: usize) {
+        self.failing &= lines == 0;
+        self.written += u64::try_from(lines).unwrap_or(0);
+    }
+
+    pub(super) fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
+    }
+
+    /// What was lost since the last time, and why.
+    pub(super) fn take_loss(&mut self) -> (Loss, String) {
+        let cause = std::mem::take(&mut self.cause);
+        let cause = if cause.is_empty() {
+            "too slow".into()
+        } else {
+            cause
+        };
+        (std::mem::take(&mut self.loss), cause)
+    }
+
+    pub(super) const fn loss(&self) -> &Loss {
+        &self.loss
+    }
+
+    /// Why it fails, if the last try did.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failing.then_some(self.cause.as_str())
+    }
+
+    /// Moves what waits to the front, when most of the buffer is written.
+    fn compact(&mut self) {
+        let start = self.lines.start(self.next);
+        if start < BACKLOG_BYTES / 2 {
+            return;
+        }
+        self.lines.bytes.drain(..start);
+        self.lines.marks.drain(..self.next);
+        for mark in &mut self.lines.marks {
+            mark.end -= start;
+        }
+        self.sent -= start;
+        self.next = 0;
+    }
+}
+
+/// When to try again after failures: twice as late each time, and not at the
+/// same moment as everybody else.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    first: Duration,
+    most: Duration,
+    failures: u32,
+    until: Option<Instant>,
+    jitter: u64,
+}
+
+impl Backoff {
+    pub(super) fn new(first: Duration, most: Duration) -> Self {
+        let jitter = u64::from(std::process::id()) ^ super::line::now_micros();
+        Self {
+            first,
+            most,
+            failures: 0,
+            until: None,
+            jitter: jitter | 1,
+        }
+    }
+
+    /// Whether it is time for a try.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now >= until)
+    }
+
+    pub(super) const fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    pub(super) fn failed(&mut self, now: Instant) {
+        let full = self
+            .first
+            .saturating_mul(1 << self.failures.min(16))
+            .min(self.most);
+        self.failures = self.failures.saturating_add(1);
+        // xorshift: spread over 75 to 125 %.
+        self.jitter ^= self.jitter << 13;
+        self.jitter ^= self.jitter >> 7;
+        self.jitter ^= self.jitter << 17;
+        let percent = u32::try_from(75 + self.jitter % 51).unwrap_or(100);
+        self.until = now.checked_add(full.saturating_mul(percent) / 100);
+    }
+
+    pub(super) const fn succeeded(&mut self) {
+        self.failures = 0;
+        self.until = None;
+    }
+}
+
+/// Says on stderr what no log can, at most once a second, without waiting.
+pub(super) fn complain(what: &str) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let Ok(mut last) = LAST.try_lock() else {
+        return;
+    };
+    let now = Instant::now();
+    if last.is_some_and(|last| now.duration_since(last) < Duration::from_secs(1)) {
+        return;
+    }
+    *last = Some(now);
+    let mut line = String::from("secure_socket: log: ");
+    super::escape::line(what, &mut line);
+    line.push('\n');
+    stream::write_once(&io::stderr(), line.as_bytes());
+}

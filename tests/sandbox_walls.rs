@@ -52,7 +52,7 @@ fn check_succeeds(words: &[&str]) -> String {
 
 fn the_ordinary_work_of_each_role_lives() {
     for role in Role::ALL {
-        check_succeeds(&["work", role.name(), "kill"]);
+        check_succeeds(&["work", role.name(), "trap"]);
     }
 }
 

@@ -54,6 +54,11 @@ fn action(name: &str) -> SeccompAction {
     }
 }
 
+/// A plan under which a call that is missed is named in the output.
+fn trapping() -> Plan {
+    plan(SeccompAction::Trap)
+}
+
 fn plan(seccomp: SeccompAction) -> Plan {
     Plan {
         seccomp,
@@ -167,7 +172,7 @@ fn status() {
     let changed = run_as().is_some();
     let plan = Plan {
         run_as: run_as(),
-        ..Plan::default()
+        ..trapping()
     };
     let preview = sandbox::preview(&plan).to_string();
     let sealed = sandbox::enter(plan).expect("sealed");
@@ -215,7 +220,6 @@ fn privileged() {
     let exe = PathBuf::from(format!("/proc/{parent}/exe"));
     let checked = exe.clone();
     let plan = Plan {
-        seccomp: SeccompAction::Trap,
         run_as: run_as(),
         privileged: vec![
             PrivilegedThread {
@@ -247,7 +251,7 @@ fn privileged() {
                 }),
             },
         ],
-        ..Plan::default()
+        ..trapping()
     };
     let sealed = sandbox::enter(plan).expect("sealed");
     assert_eq!(was_impersonated.recv().expect("sent"), (Ok(()), Ok(())));
@@ -303,7 +307,7 @@ fn landlock() {
             roles: vec![Role::LogWriter],
         }],
         tcp_connect: vec![(open.port(), vec![Role::RelayWorker])],
-        ..Plan::default()
+        ..trapping()
     };
     let sealed = sandbox::enter(plan).expect("sealed");
     let in_thread = |role: Role, body: Box<dyn FnOnce() + Send>| {
@@ -426,7 +430,7 @@ fn stopped() {
 fn limit() {
     let sealed = sandbox::enter(Plan {
         max_descriptors: 64,
-        ..Plan::default()
+        ..trapping()
     });
     sealed.expect("sealed");
     let mut held = Vec::new();

@@ -14,6 +14,7 @@ pub mod peer;
 pub mod policy;
 pub mod proc;
 pub mod sandbox;
+pub mod server;
 pub mod service;
 pub mod sys;
 #[cfg(feature = "trail")]

@@ -87,6 +87,13 @@ impl Peer {
         self.held().ok().map(AsFd::as_fd)
     }
 
+    /// Why the process isn't held, if it was asked for and can't be.
+    pub fn pidfd_error(&self) -> Option<Unreadable> {
+        self.pidfd
+            .as_ref()
+            .and_then(|held| held.as_ref().err().copied())
+    }
+
     /// Whether the process is held and lives.
     ///
     /// # Errors

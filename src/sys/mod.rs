@@ -23,6 +23,9 @@ pub(crate) mod seccomp;
 pub(crate) mod startup;
 
 pub(crate) mod inherited;
+pub mod buffer;
+pub mod interrupt;
 pub mod socket;
+pub mod time;
 #[cfg(feature = "sandbox")]
 pub(crate) mod trap;

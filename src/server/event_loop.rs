@@ -1,0 +1,424 @@
+//! `threads=single` and `threads=N`: each thread serves many connections, as they
+//! become ready (epoll(7)).
+//!
+//! All loops watch the one listener with `EPOLLEXCLUSIVE`, so a newcomer wakes one
+//! of them. A descriptor is watched only while something is waited for on it: a
+//! hang-up nobody asked about is told once and not again.
+//!
+//! Not here: what a session does, and why a connection may be opened or must end.
+
+use std::collections::BinaryHeap;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rustix::event::{EventfdFlags, epoll};
+use rustix::io::Errno;
+
+use super::exhaustion::AcceptError;
+use super::shared::{BUFFER_SIZE, Shared};
+use super::slots::{Slots, Token, Which};
+use super::visit::{Pace, Signals, Visit};
+use crate::service::{Interest, Ready, Waker};
+use crate::sys;
+use crate::sys::buffer::PageBuffer;
+
+const EVENTS_PER_WAIT: usize = 256;
+/// Newcomers taken at one wake-up, so that a flood of them can't starve those
+/// already served, and that other loops get their share.
+const ACCEPTS_PER_WAKE: usize = 16;
+
+/// How other threads reach a loop: tokens to wake, and an eventfd to be heard.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    eventfd: OwnedFd,
+    tokens: Mutex<Vec<Token>>,
+    rung: AtomicBool,
+}
+
+impl Inbox {
+    /// # Errors
+    /// When no descriptor is free.
+    pub(super) fn new() -> io::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let eventfd = rustix::event::eventfd(0, flags)?;
+        Ok(Self {
+            eventfd,
+            tokens: Mutex::new(Vec::new()),
+            rung: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes the loop look up, whatever it waits for.
+    pub(super) fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
+        }
+    }
+
+    fn post(&self, token: Token) {
+        self.tokens
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(token);
+        self.ring();
+    }
+
+    fn take(&self, tokens: &mut Vec<Token>) {
+        let mut count = [0_u8; 8];
+        let _ = rustix::io::read(&self.eventfd, &mut count);
+        self.rung.store(false, Ordering::Release);
+        tokens.append(&mut self.tokens.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// A visit, and what epoll was told about its descriptors.
+struct Seat {
+    visit: Visit,
+    client: Interest,
+    client_watched: bool,
+    other: Interest,
+    /// The number of the other descriptor that is watched.
+    other_watched: Option<u64>,
+    exit_watched: bool,
+    /// When the timer that is set for it fires.
+    timer: Option<Instant>,
+}
+
+/// One thread that serves many.
+pub(super) struct EventLoop {
+    shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
+    epoll: OwnedFd,
+    seats: Slots<Seat>,
+    timers: BinaryHeap<std::cmp::Reverse<(Instant, Token)>>,
+    buffer: PageBuffer,
+    again: Vec<Token>,
+    listening: bool,
+    /// After accept ran out of descriptors: when to try again.
+    resume: Option<Instant>,
+}
+
+impl EventLoop {
+    /// # Errors
+    /// When the system gives no memory or no descriptor.
+    pub(super) fn new(shared: Arc<Shared>, inbox: Arc<Inbox>) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let ring = epoll::EventData::new_u64(Token::INBOX.to_bits());
+        epoll::add(&epoll, &inbox.eventfd, ring, epoll::EventFlags::IN)?;
+        Ok(Self {
+            shared,
+            inbox,
+            epoll,
+            seats: Slots::new(),
+            timers: BinaryHeap::new(),
+            buffer: PageBuffer::new(BUFFER_SIZE)?,
+            again: Vec::new(),
+            listening: false,
+            resume: None,
+        })
+    }
+
+    /// Serves until the server has stopped and the last connection is over.
+    ///
+    /// # Errors
+    /// As epoll_wait(2); not for any valid state of the process.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_PER_WAIT);
+        let mut woken = Vec::new();
+        loop {
+            self.listen_or_not();
+            if !self.shared.phase.is_running() && self.seats.is_empty() {
+                return Ok(());
+            }
+            let timeout = self.timeout();
+            events.clear();
+            let spare = rustix::buffer::spare_capacity(&mut events);
+            match epoll::wait(&self.epoll, spare, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let now = Instant::now();
+            for event in &events {
+                self.on_event(*event, now, &mut woken);
+            }
+            for token in woken.drain(..) {
+                self.on_wake(token, now);
+            }
+            self.on_timers(now);
+            for token in std::mem::take(&mut self.again) {
+                self.step(token, Signals::default(), now);
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<rustix::event::Timespec> {
+        if !self.again.is_empty() {
+            return Some(sys::time::timespec(std::time::Duration::ZERO));
+        }
+        let timer = self.timers.peek().map(|reverse| reverse.0.0);
+        let next = match (timer, self.resume) {
+            (Some(timer), Some(resume)) => Some(timer.min(resume)),
+            (timer, resume) => timer.or(resume),
+        };
+        next.map(|next| sys::time::until(next, Instant::now()))
+    }
+
+    fn on_event(&mut self, event: epoll::Event, now: Instant, woken: &mut Vec<Token>) {
+        let token = Token::from_bits(event.data.u64());
+        if token == Token::INBOX {
+            return self.inbox.take(woken);
+        }
+        if token == Token::LISTENER {
+            return self.accept(now);
+        }
+        let flags = event.flags;
+        let ended = flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR);
+        let came = |wanted: Interest| Interest {
+            read: wanted.read && (ended || flags.contains(epoll::EventFlags::IN)),
+            write: wanted.write && (ended || flags.contains(epoll::EventFlags::OUT)),
+        };
+        // One that closed earlier in this batch.
+        let Some(seat) = self.seats.get(token) else {
+            return;
+        };
+        let mut signals = Signals::default();
+        match token.which() {
+            Which::Client => {
+                signals.ready.client = came(seat.client);
+                signals.ready.client_hangup = seat.client.is_none() && ended;
+            }
+            Which::Other => {
+                signals.ready.other = came(seat.other);
+                signals.ready.other_hangup = seat.other.is_none() && ended;
+            }
+            Which::Exit => signals.peer_exited = true,
+        }
+        self.step(token, signals, now);
+    }
+
+    fn on_wake(&mut self, token: Token, now: Instant) {
+        let ready = Ready {
+            woken: true,
+            ..Ready::default()
+        };
+        self.step(
+            token,
+            Signals {
+                ready,
+                peer_exited: false,
+            },
+            now,
+        );
+    }
+
+    fn on_timers(&mut self, now: Instant) {
+        while let Some(std::cmp::Reverse((at, token))) = self.timers.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            let Some(seat) = self.seats.get(token) else {
+                continue;
+            };
+            seat.timer = None;
+            let expired = seat
+                .visit
+                .deadline()
+                .is_some_and(|deadline| deadline <= now);
+            if expired {
+                let ready = Ready {
+                    expired,
+                    ..Ready::default()
+                };
+                self.step(
+                    token,
+                    Signals {
+                        ready,
+                        peer_exited: false,
+                    },
+                    now,
+                );
+            } else {
+                self.set_timer(token);
+            }
+        }
+    }
+
+    fn step(&mut self, token: Token, signals: Signals, now: Instant) {
+        let Some(seat) = self.seats.get(token) else {
+            return;
+        };
+        match seat
+            .visit
+            .step(signals, false, now, self.buffer.as_mut_slice())
+        {
+            Pace::Over(reason) => self.leave(token, |visit| visit.finish(reason)),
+            Pace::Again => self.again.push(token.client()),
+            Pace::Wait => match self.watch(token) {
+                Ok(()) => self.set_timer(token),
+                Err(error) => self.leave(token, |visit| visit.fail(&error)),
+            },
+        }
+    }
+
+    fn leave(&mut self, token: Token, end: impl FnOnce(Visit)) {
+        let Some(seat) = self.seats.remove(token) else {
+            return;
+        };
+        // Closing a descriptor takes it out of epoll only if nobody else holds a
+        // duplicate; the registry may, for a moment.
+        if let Some(client) = seat.visit.client().filter(|_| seat.client_watched) {
+            let _ = epoll::delete(&self.epoll, client);
+        }
+        end(seat.visit);
+        self.shared.exhaustion.freed();
+        self.shared.resume_loops();
+    }
+
+    /// Tells epoll what has changed in what the visit waits for.
+    fn watch(&mut self, token: Token) -> io::Result<()> {
+        let Self { seats, epoll, .. } = self;
+        let Some(seat) = seats.get(token) else {
+            return Ok(());
+        };
+        if let Some(client) = seat.visit.client() {
+            let want = seat.visit.watch_client();
+            let have = seat.client_watched.then_some(seat.client);
+            register(epoll, client, token.client(), have, want)?;
+            seat.client_watched = want.is_some();
+            seat.client = want.unwrap_or_default();
+        }
+        if let Some((other, number)) = seat.visit.other() {
+            let want = seat.visit.watch_other();
+            let have = seat
+                .other_watched
+                .filter(|watched| *watched == number)
+                .map(|_| seat.other);
+            register(epoll, other, token.other(), have, want)?;
+            seat.other_watched = want.map(|_| number);
+            seat.other = want.unwrap_or_default();
+        }
+        if let Some(exit) = seat.visit.peer_exit().filter(|_| !seat.exit_watched) {
+            register(epoll, exit, token.exit(), None, Some(Interest::READ))?;
+            seat.exit_watched = true;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that a timer fires no later than the visit's deadline. One that
+    /// fires too early is set again then: most deadlines only ever move away.
+    fn set_timer(&mut self, token: Token) {
+        let Some(seat) = self.seats.get(token) else {
+            return;
+        };
+        let Some(deadline) = seat.visit.deadline() else {
+            return;
+        };
+        if seat.timer.is_none_or(|timer| timer > deadline) {
+            seat.timer = Some(deadline);
+            self.timers
+                .push(std::cmp::Reverse((deadline, token.client())));
+        }
+    }
+
+    fn accept(&mut self, now: Instant) {
+        for _ in 0..ACCEPTS_PER_WAKE {
+            if !self.shared.phase.is_running() || self.shared.must_pause() {
+                return;
+            }
+            let error = match self.shared.accept() {
+                Ok(accepted) => {
+                    self.shared.exhaustion.recovered();
+                    self.seat(accepted, now);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match AcceptError::of(&error) {
+                AcceptError::Passing => {}
+                AcceptError::Nothing => return,
+                AcceptError::Exhausted => {
+                    self.resume = Some(now + self.shared.say_exhausted(&error));
+                    return;
+                }
+                AcceptError::Broken => return self.shared.listener_broke(&error),
+            }
+        }
+    }
+
+    fn seat(&mut self, accepted: crate::listener::Accepted, now: Instant) {
+        let token = self.seats.reserve();
+        let waker = self.shared.needs_waker().then(|| {
+            let inbox = Arc::clone(&self.inbox);
+            Waker::new(move || inbox.post(token))
+        });
+        let Some(visit) = Visit::begin(&self.shared, accepted, waker, now) else {
+            return self.seats.give_back(token);
+        };
+        let seat = Seat {
+            visit,
+            client: Interest::NONE,
+            client_watched: false,
+            other: Interest::NONE,
+            other_watched: None,
+            exit_watched: false,
+            timer: None,
+        };
+        self.seats.fill(token, seat);
+        self.step(token, Signals::default(), now);
+    }
+
+    /// Watches the listener exactly while newcomers may be taken.
+    fn listen_or_not(&mut self) {
+        if self.resume.is_some_and(|resume| resume <= Instant::now()) {
+            self.resume = None;
+        }
+        let wanted =
+            self.shared.phase.is_running() && self.resume.is_none() && !self.shared.must_pause();
+        if wanted == self.listening {
+            return;
+        }
+        let listener = self.shared.listener_fd();
+        let done = if wanted {
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
+            epoll::add(
+                &self.epoll,
+                listener,
+                epoll::EventData::new_u64(Token::LISTENER.to_bits()),
+                flags,
+            )
+        } else {
+            epoll::delete(&self.epoll, listener)
+        };
+        match done {
+            Ok(()) => self.listening = wanted,
+            Err(error) => self.shared.listener_broke(&error.into()),
+        }
+    }
+}
+
+fn register(
+    epoll: &OwnedFd,
+    fd: BorrowedFd<'_>,
+    token: Token,
+    have: Option<Interest>,
+    want: Option<Interest>,
+) -> io::Result<()> {
+    let data = epoll::EventData::new_u64(token.to_bits());
+    let flags = |interest: Interest| {
+        let mut flags = epoll::EventFlags::empty();
+        flags.set(epoll::EventFlags::IN, interest.read);
+        flags.set(epoll::EventFlags::OUT, interest.write);
+        flags
+    };
+    match (have, want) {
+        (Some(have), Some(want)) if have == want => Ok(()),
+        (Some(_), Some(want)) => Ok(epoll::modify(epoll, fd, data, flags(want))?),
+        (None, Some(want)) => Ok(epoll::add(epoll, fd, data, flags(want))?),
+        (Some(_), None) => Ok(epoll::delete(epoll, fd)?),
+        (None, None) => Ok(()),
+    }
+}

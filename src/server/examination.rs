@@ -1,0 +1,361 @@
+//! From accept to the verdict: facts are learnt as far as they can still change
+//! it, the policy judges, the process proves itself where that is asked for, and
+//! the limits are kept.
+//!
+//! What the socket answers is read here; what stands below `/proc` is read by the
+//! process checker, and waited for without holding up anybody else.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::journal;
+use super::rules::Rules;
+use super::shared::Shared;
+use crate::admission::{ProcessKey, Subject, Ticket};
+use crate::listener::Accepted;
+use crate::peer::proof::{Challenge, Progress, ProofFailure};
+use crate::peer::{Fact, Facts, Needs, Peer, ProcessFacts, Unreadable};
+use crate::policy::{Authorized, Denial, DenialReason};
+use crate::service::{Connection, Interest, Wait, Waker};
+
+/// A peer that is not admitted yet.
+pub(super) struct Candidate {
+    id: u64,
+    socket: OwnedFd,
+    accepted: Instant,
+    peer: Peer,
+    facts: Facts,
+    subject: Subject,
+    rules: Arc<Rules>,
+    doing: Doing,
+}
+
+/// Where the checker puts what it read.
+type Answer = Arc<Mutex<Option<ProcessFacts>>>;
+
+enum Doing {
+    /// Looking at the facts.
+    Judging,
+    /// The checker reads facts.
+    Learning(Answer),
+    /// Admitted by the policy; the bytes of the challenge are on their way.
+    Proving(Proof),
+    /// They came back; the checker looks once more.
+    Confirming(Answer),
+}
+
+struct Proof {
+    challenge: Challenge,
+    sent: usize,
+    until: Instant,
+}
+
+/// What became of a candidate.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
+pub(super) enum Verdict {
+    /// Undecided.
+    Wait(Candidate, Wait),
+    /// Closed.
+    TurnedAway,
+    /// To be served.
+    Admitted {
+        connection: Arc<Connection>,
+        subject: Subject,
+        ticket: Ticket,
+    },
+}
+
+/// How far it is.
+enum Stage {
+    Undecided(Wait),
+    GoesOn,
+    Authorized(Authorized),
+    Denied(Denial),
+}
+
+impl Candidate {
+    /// Learns who has come. `None` if that one is refused unread.
+    pub(super) fn greet(shared: &Shared, accepted: Accepted, now: Instant) -> Option<Self> {
+        let id = shared.next_id();
+        let rules = shared.rules();
+        let needs = rules.needs();
+        let peer = match accepted.address {
+            Some(address) => Peer::from_address(address),
+            None => {
+                let look = || Peer::from_socket(accepted.socket.as_fd(), needs, rules.pidfd_source);
+                let peer = look();
+                // Accept may have taken the last descriptor.
+                if peer.pidfd_error() == Some(Unreadable::Descriptors) {
+                    shared.reserve.spend_on(look)
+                } else {
+                    peer
+                }
+            }
+        };
+        let subject = subject_of(&peer, &rules);
+        if let Err(refusal) = shared.admission.greet(&subject, now) {
+            journal::refused(&*shared.observer, id, &subject, &refusal);
+            return None;
+        }
+        let facts = peer.facts().clone();
+        let socket = accepted.socket;
+        let doing = Doing::Judging;
+        Some(Self {
+            id,
+            socket,
+            accepted: now,
+            peer,
+            facts,
+            subject,
+            rules,
+            doing,
+        })
+    }
+
+    /// Goes on until there is a verdict, or something to wait for.
+    pub(super) fn go_on(mut self, shared: &Shared, waker: Option<&Waker>, now: Instant) -> Verdict {
+        loop {
+            let stage = match std::mem::replace(&mut self.doing, Doing::Judging) {
+                Doing::Judging => self.judge(shared, waker, now),
+                Doing::Learning(answer) => self.learn(answer),
+                Doing::Proving(proof) => self.prove(proof, waker, now),
+                Doing::Confirming(answer) => self.confirm(answer),
+            };
+            match stage {
+                Stage::GoesOn => {}
+                Stage::Undecided(wait) => return Verdict::Wait(self, wait),
+                Stage::Authorized(authorized) => return self.enter(shared, authorized, now),
+                Stage::Denied(denial) => {
+                    self.deny(shared, &denial, now);
+                    return Verdict::TurnedAway;
+                }
+            }
+        }
+    }
+
+    /// Asks for what can still change the verdict, or gives it.
+    fn judge(&mut self, shared: &Shared, waker: Option<&Waker>, now: Instant) -> Stage {
+        let rules = Arc::clone(&self.rules);
+        loop {
+            let asks = rules.policy.asks(&self.facts);
+            if asks.is_empty() {
+                break;
+            }
+            let later = rules.inspector.learn_now(&self.peer, &mut self.facts, asks);
+            if !later.is_empty() {
+                self.doing = Doing::Learning(self.ask_checker(later, waker));
+                return Stage::GoesOn;
+            }
+        }
+        match rules.policy.check(&self.facts) {
+            Ok(authorized) if shared.must_prove(&rules, &authorized) => self.begin_proof(now),
+            Ok(authorized) => Stage::Authorized(authorized),
+            Err(denial) => Stage::Denied(denial),
+        }
+    }
+
+    fn ask_checker(&self, needs: Needs, waker: Option<&Waker>) -> Answer {
+        let answer: Answer = Arc::default();
+        let (place, waker) = (Arc::clone(&answer), waker.cloned());
+        let on_done = move |facts| {
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        };
+        self.rules
+            .inspector
+            .learn_later(&self.peer, needs, Box::new(on_done));
+        answer
+    }
+
+    fn learn(&mut self, answer: Answer) -> Stage {
+        match take(&answer) {
+            Some(process) => {
+                self.facts.absorb(process);
+                Stage::GoesOn
+            }
+            None => {
+                self.doing = Doing::Learning(answer);
+                Stage::Undecided(Wait::default())
+            }
+        }
+    }
+
+    fn begin_proof(&mut self, now: Instant) -> Stage {
+        let until = now + self.rules.proof_timeout;
+        match self.peer.pid().map(Challenge::new) {
+            Some(Ok(challenge)) => {
+                self.doing = Doing::Proving(Proof {
+                    challenge,
+                    sent: 0,
+                    until,
+                });
+                Stage::GoesOn
+            }
+            Some(Err(_)) | None => Stage::Denied(Denial::without_rule(DenialReason::ProofForeign)),
+        }
+    }
+
+    fn prove(&mut self, mut proof: Proof, waker: Option<&Waker>, now: Instant) -> Stage {
+        if now >= proof.until {
+            return Stage::Denied(Denial::without_rule(DenialReason::ProofTimeout));
+        }
+        let until = Some(proof.until);
+        if let Some(rest) = proof
+            .challenge
+            .bytes()
+            .get(proof.sent..)
+            .filter(|b| !b.is_empty())
+        {
+            use rustix::net::{SendFlags, send};
+            match send(
+                &self.socket,
+                rest,
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
+                Ok(count) => proof.sent += count,
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                Err(_) => return Stage::Denied(Denial::without_rule(DenialReason::PeerGone)),
+            }
+            if proof.sent < proof.challenge.bytes().len() {
+                self.doing = Doing::Proving(proof);
+                return Stage::Undecided(Wait {
+                    client: Interest::WRITE,
+                    until,
+                    ..Wait::default()
+                });
+            }
+        }
+        match proof.challenge.receive(self.socket.as_fd()) {
+            Ok(Progress::Pending) => {
+                self.doing = Doing::Proving(proof);
+                Stage::Undecided(Wait {
+                    client: Interest::READ,
+                    until,
+                    ..Wait::default()
+                })
+            }
+            Ok(Progress::Proved) => {
+                let again = Needs::PROC.without(self.facts.unasked(Needs::PROC));
+                self.doing = Doing::Confirming(self.ask_checker(again, waker));
+                Stage::GoesOn
+            }
+            Err(failure) => Stage::Denied(Denial::without_rule(reason_of(&failure))),
+        }
+    }
+
+    /// The second look, after the proof: all that could have changed since.
+    fn confirm(&mut self, answer: Answer) -> Stage {
+        let Some(process) = take(&answer) else {
+            self.doing = Doing::Confirming(answer);
+            return Stage::Undecided(Wait::default());
+        };
+        self.facts.absorb(process);
+        if !self.facts.process.is_unasked() {
+            self.facts.process = Fact::Unasked;
+            let only = Needs::only(crate::peer::FactKind::Process);
+            self.rules
+                .inspector
+                .learn_now(&self.peer, &mut self.facts, only);
+        }
+        match self.rules.policy.check(&self.facts) {
+            Ok(authorized) => Stage::Authorized(authorized),
+            Err(denial) => Stage::Denied(denial),
+        }
+    }
+
+    fn deny(self, shared: &Shared, denial: &Denial, now: Instant) {
+        journal::denied(&*shared.observer, self.id, &self.facts, denial);
+        if let Some(penalty) = shared.admission.denied(&self.subject, now) {
+            journal::penalty(&*shared.observer, &self.subject, &penalty);
+        }
+    }
+
+    /// Keeps the limits, and lets the peer in.
+    fn enter(self, shared: &Shared, authorized: Authorized, now: Instant) -> Verdict {
+        let Self {
+            id,
+            socket,
+            accepted,
+            peer,
+            facts,
+            subject,
+            rules,
+            doing: _,
+        } = self;
+        let exception = shared.admission.limits().exception_for(&facts);
+        let ticket = match shared.admission.enter_excepted(&subject, exception, now) {
+            Ok(ticket) => ticket,
+            Err(refusal) => {
+                journal::refused(&*shared.observer, id, &subject, &refusal);
+                shared.note_abuse(&subject, Some(crate::admission::Abuse::Flood));
+                return Verdict::TurnedAway;
+            }
+        };
+        let timeouts = Arc::clone(&rules.timeouts);
+        let kind = shared.connection_kind;
+        let connection = Connection::new(id, socket, kind, peer, authorized, timeouts, accepted);
+        let connection = Arc::new(connection);
+        if let Err(error) = journal::admitted(&*shared.observer, &connection) {
+            journal::unrecorded(&*shared.observer, id, &facts, &error);
+            return Verdict::TurnedAway;
+        }
+        shared.registry.insert(&connection);
+        // A reload, or a stop, may have passed between the verdict and the entry
+        // in the registry, where they look.
+        shared.catch_up(&rules, &connection);
+        Verdict::Admitted {
+            connection,
+            subject,
+            ticket,
+        }
+    }
+}
+
+impl AsFd for Candidate {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn take(answer: &Answer) -> Option<ProcessFacts> {
+    answer.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn reason_of(failure: &ProofFailure) -> DenialReason {
+    match failure {
+        ProofFailure::Timeout => DenialReason::ProofTimeout,
+        ProofFailure::Closed | ProofFailure::Io(_) => DenialReason::PeerGone,
+        ProofFailure::ForeignProcess => DenialReason::ProofForeign,
+        _ => DenialReason::ProofWrong,
+    }
+}
+
+/// Who is counted for what this peer does.
+fn subject_of(peer: &Peer, rules: &Rules) -> Subject {
+    if let Some(address) = peer.facts().address {
+        return Subject::address(address.ip());
+    }
+    let uid = peer.credentials().and_then(|credentials| credentials.uid());
+    let subject = uid.map_or_else(Subject::nobody, Subject::user);
+    match peer
+        .pid()
+        .filter(|_| rules.policy.tells_processes_apart(uid))
+    {
+        Some(pid) => subject.process(ProcessKey {
+            pid,
+            identity: identity_of(peer),
+        }),
+        None => subject,
+    }
+}
+
+/// What no later process with the same number shares: the inode of the pidfd
+/// (Linux 6.9), 0 where it can't be had.
+fn identity_of(peer: &Peer) -> u64 {
+    let Some(pidfd) = peer.pidfd() else { return 0 };
+    let stat = rustix::fs::fstat(pidfd);
+    stat.map_or(0, |stat| stat.st_ino)
+}

@@ -1,0 +1,163 @@
+//! What to do when accept(2) fails: which errors pass by themselves, how long
+//! to wait for the others, and how often to say so.
+//!
+//! Without a wait, a server at its descriptor limit would spin: accept fails
+//! before it looks whether anybody is there.
+
+use std::io;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
+const BETWEEN_LINES: Duration = Duration::from_secs(1);
+
+/// What an error of accept means for the one who called it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum AcceptError {
+    /// Concerns that one connection, or nobody: try again at once.
+    Passing,
+    /// Nothing is there (or somebody interrupted the wait).
+    Nothing,
+    /// Descriptors or memory ran out: wait.
+    Exhausted,
+    /// The listener itself is broken, or was shut down.
+    Broken,
+}
+
+impl AcceptError {
+    /// Sorts an error, as accept(2) describes them.
+    pub(super) fn of(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::AGAIN | Errno::INTR) => Self::Nothing,
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Self::Exhausted,
+            Some(
+                Errno::CONNABORTED
+                | Errno::PROTO
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+                | Errno::PERM
+                | Errno::TIMEDOUT,
+            ) => Self::Passing,
+            _ => Self::Broken,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    wait: Duration,
+    waiting: usize,
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+/// Shared by all that accept.
+#[derive(Debug)]
+pub(super) struct Exhaustion {
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+impl Exhaustion {
+    pub(super) fn new() -> Self {
+        let state = State {
+            wait: FIRST_WAIT,
+            waiting: 0,
+            said: None,
+            unsaid: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// Counts one failure. Gives how long to wait, and, at most once a second,
+    /// how many failures there were since the last time it was said.
+    pub(super) fn failed(&self, now: Instant) -> (Duration, Option<u64>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = state.wait;
+        state.wait = (state.wait * 2).min(LONGEST_WAIT);
+        state.unsaid += 1;
+        let due = state
+            .said
+            .is_none_or(|said| now.saturating_duration_since(said) >= BETWEEN_LINES);
+        if !due {
+            return (wait, None);
+        }
+        state.said = Some(now);
+        (wait, Some(std::mem::take(&mut state.unsaid)))
+    }
+
+    /// Waits, at most `time`, for a connection to close.
+    pub(super) fn wait(&self, time: Duration) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waiting += 1;
+        let (mut state, _) = self
+            .freed
+            .wait_timeout(state, time)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+    }
+
+    /// A connection closed: one who waits may try again.
+    pub(super) fn freed(&self) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.waiting > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    /// An accept succeeded: the next failure starts with a short wait again.
+    pub(super) fn recovered(&self) {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .wait = FIRST_WAIT;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(errno: Errno, expect: AcceptError) {
+        assert_eq!(AcceptError::of(&io::Error::from(errno)), expect);
+    }
+
+    #[test]
+    fn errors_are_sorted_by_what_helps() {
+        check(Errno::MFILE, AcceptError::Exhausted);
+        check(Errno::NOMEM, AcceptError::Exhausted);
+        check(Errno::CONNABORTED, AcceptError::Passing);
+        check(Errno::INTR, AcceptError::Nothing);
+        check(Errno::BADF, AcceptError::Broken);
+        check(Errno::INVAL, AcceptError::Broken);
+    }
+
+    #[test]
+    fn waits_grow_to_a_bound_and_lines_come_once_a_second() {
+        let exhaustion = Exhaustion::new();
+        let start = Instant::now();
+        assert_eq!(exhaustion.failed(start), (FIRST_WAIT, Some(1)));
+        assert_eq!(exhaustion.failed(start).1, None);
+        for _ in 0..20 {
+            exhaustion.failed(start);
+        }
+        assert_eq!(
+            exhaustion.failed(start + BETWEEN_LINES),
+            (LONGEST_WAIT, Some(22))
+        );
+        exhaustion.recovered();
+        assert_eq!(exhaustion.failed(start + BETWEEN_LINES).0, FIRST_WAIT);
+    }
+}

@@ -1,0 +1,154 @@
+//! Stops a running server, changes it, and tells its state; from any thread.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::rules::Rules;
+use super::shared::Shared;
+use super::{pool_bound, recheck};
+use crate::admission::{self, Limits};
+use crate::service::{CloseReason, Connection};
+
+/// Refers to a server; does nothing once that is gone. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Weak<Shared>,
+}
+
+/// The state of a server at about one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct State {
+    /// Connections that were accepted since the start.
+    pub accepted: u64,
+    /// Threads that serve.
+    pub threads: usize,
+    /// Those of them that wait in accept (`threads=multi`).
+    pub idle: usize,
+    /// Who has what open.
+    pub admission: admission::Snapshot,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let admission = &self.admission;
+        write!(
+            f,
+            "accepted={} open={} max_connections={} threads={} idle={} accounts={} \
+             under_penalty={} penalties={}",
+            self.accepted,
+            admission.open,
+            admission.max_connections,
+            self.threads,
+            self.idle,
+            admission.accounts,
+            admission.under_penalty,
+            admission.penalties
+        )?;
+        for (who, open) in &admission.busiest {
+            write!(f, " [{who} open={open}]")?;
+        }
+        Ok(())
+    }
+}
+
+impl Handle {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::downgrade(shared),
+        }
+    }
+
+    /// Takes no newcomers from now on, lets open connections finish, and closes
+    /// those that are left after `grace`.
+    pub fn stop(&self, grace: Duration) {
+        if let Some(shared) = self.shared.upgrade() {
+            let now = Instant::now();
+            shared.phase.drain(now.checked_add(grace).unwrap_or(now));
+            shared.supervisor.ring();
+            shared.ring_loops();
+        }
+    }
+
+    /// Closes everything at once.
+    pub fn stop_now(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.phase.drain(Instant::now());
+            shared.phase.force();
+            shared.supervisor.ring();
+            shared.ring_loops();
+        }
+    }
+
+    /// Puts other rules and limits in force: for newcomers at once, and for those
+    /// who are here, who are judged again and closed if they are no longer
+    /// admitted. Gives how many were closed.
+    ///
+    /// Blocks while facts are read that the old rules had not asked for.
+    pub fn reload(&self, rules: Rules, limits: Limits) -> usize {
+        let Some(shared) = self.shared.upgrade() else {
+            return 0;
+        };
+        shared
+            .max_connections
+            .store(limits.max_connections, Ordering::SeqCst);
+        shared
+            .pool
+            .set_bound(pool_bound(limits.max_connections, shared.overload));
+        shared.admission.set_limits(limits);
+        let rules = Arc::new(rules);
+        shared.set_rules(&rules);
+        let mut closed = 0;
+        for connection in shared.registry.snapshot() {
+            if let Err(denial) = recheck::judge_again(&rules, &connection) {
+                crate::notice!(
+                    conn = connection.id();
+                    "no longer admitted {} {denial}", connection.authorized().facts()
+                );
+                connection.end_by_force(CloseReason::NoLongerAdmitted);
+                closed += 1;
+            }
+        }
+        shared.protocol.reloaded();
+        shared.ring_loops();
+        shared.supervisor.ring();
+        closed
+    }
+
+    /// The connections that are open.
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        self.shared
+            .upgrade()
+            .map(|shared| shared.registry.snapshot())
+            .unwrap_or_default()
+    }
+
+    /// The state at about this moment.
+    pub fn state(&self) -> State {
+        let Some(shared) = self.shared.upgrade() else {
+            return State::default();
+        };
+        State {
+            accepted: shared.accepted.load(Ordering::Relaxed),
+            threads: shared.pool.total.load(Ordering::Relaxed),
+            idle: shared.pool.idle.load(Ordering::Relaxed),
+            admission: shared.admission.snapshot(Instant::now()),
+        }
+    }
+
+    /// Tells of refusals that were passed over; to be called about once a second
+    /// by whoever oversees the server. `all`: those not yet due as well.
+    pub fn sweep(&self, all: bool) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.sweep(all);
+        }
+    }
+
+    /// Whether [`sweep`](Self::sweep) has something to do soon.
+    pub fn needs_sweep(&self) -> bool {
+        self.shared
+            .upgrade()
+            .is_some_and(|shared| shared.admission.has_passed_over())
+    }
+}

@@ -1,0 +1,306 @@
+//! Threads that accept peers, check them, and serve them.
+//!
+//! A [`Server`] is built from a sealed listener, a service and [`Rules`]; `run`
+//! makes the calling thread the supervisor until the server has stopped. A
+//! [`Handle`] stops it, replaces its rules, and tells its state, from any thread.
+//!
+//! Invariants: only a sealed listener serves. Every number of threads and of
+//! connections is bounded. A connection that fails, or whose service panics,
+//! concerns nobody else. At the end no thread is left, except one that an
+//! embedder's service holds.
+//!
+//! Not here: where the configuration comes from, signals, the log's sinks.
+
+mod event_loop;
+mod examination;
+mod exhaustion;
+mod gate;
+mod handle;
+mod journal;
+mod phase;
+mod pool;
+mod recheck;
+mod registry;
+mod reserve;
+mod rules;
+mod shared;
+mod slots;
+mod supervisor;
+mod visit;
+mod worker;
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, RwLock};
+
+pub use gate::OnThreadStart;
+pub use handle::{Handle, State};
+pub use journal::Observer;
+pub use rules::{Choice, Rules};
+pub use shared::{Overload, Threads};
+pub use supervisor::Overseer;
+
+use crate::admission::{Admission, Limits};
+use crate::listener::{Listener, Sealed};
+use crate::service::{Blocking, Kind, Protocol, Service};
+use exhaustion::Exhaustion;
+use gate::Gate;
+use phase::Phase;
+use pool::Pool;
+use registry::Registry;
+use reserve::Reserve;
+use shared::Shared;
+use supervisor::{Bell, Supervisor};
+
+/// Stack of a thread that runs built-in services: they keep data elsewhere.
+const BUILT_IN_STACK: usize = 256 * 1024;
+/// Stack of a thread that runs an embedder's service, as std's default.
+const EMBEDDED_STACK: usize = 2 * 1024 * 1024;
+
+/// How the server ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Every connection came to its own end.
+    Drained,
+    /// Connections were open when the time was over, and were closed.
+    Forced,
+}
+
+/// Why a server can't serve.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The system refused a facility.
+    System(io::Error),
+    /// A thread could not be started.
+    Thread(io::Error),
+    /// A thread could not enter its role.
+    Role(String),
+    /// The overseer found something amiss before the first accept.
+    NotReady(io::Error),
+    /// The listener failed while serving.
+    Listener(io::Error),
+    /// A blocking service needs a thread for each connection.
+    ServiceNeedsPool,
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System(_) => f.write_str("the system refused what the server needs"),
+            Self::Thread(_) => f.write_str("can't start a thread"),
+            Self::Role(why) => write!(f, "a thread can't enter its role: {why}"),
+            Self::NotReady(_) => f.write_str("the server is not fit to accept peers"),
+            Self::Listener(_) => f.write_str("the listening socket failed"),
+            Self::ServiceNeedsPool => {
+                f.write_str("a blocking service runs on the pool only, found threads=N")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ServerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::System(cause)
+            | Self::Thread(cause)
+            | Self::NotReady(cause)
+            | Self::Listener(cause) => Some(cause),
+            Self::Role(_) | Self::ServiceNeedsPool => None,
+        }
+    }
+}
+
+/// What a server is made of. Everything but listener, service and rules has a default.
+pub struct Builder {
+    listener: Listener<Sealed>,
+    protocol: Arc<dyn Protocol>,
+    blocking: bool,
+    rules: Rules,
+    limits: Limits,
+    threads: Threads,
+    overload: Overload,
+    stack_size: usize,
+    on_thread_start: OnThreadStart,
+    observer: Arc<dyn Observer>,
+    connection_kind: Kind,
+}
+
+impl Builder {
+    fn new(listener: Listener<Sealed>, protocol: Arc<dyn Protocol>, rules: Rules) -> Self {
+        Self {
+            listener,
+            protocol,
+            blocking: false,
+            rules,
+            limits: Limits::default(),
+            threads: Threads::Multi,
+            overload: Overload::Wait,
+            stack_size: BUILT_IN_STACK,
+            on_thread_start: Box::new(|| Ok(())),
+            observer: Arc::new(()),
+            connection_kind: Kind::default(),
+        }
+    }
+
+    /// How many connections, from whom. By default 200 in all.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How connections are shared out among threads. By default the pool.
+    #[must_use]
+    pub fn threads(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// What happens to newcomers when `max_connections` are open.
+    #[must_use]
+    pub fn overload(mut self, overload: Overload) -> Self {
+        self.overload = overload;
+        self
+    }
+
+    /// Stack of each thread in bytes, at least 64 KiB: 256 KiB for built-in
+    /// services, 2 MiB for an embedder's. Only what is used costs memory.
+    #[must_use]
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = bytes.max(64 * 1024);
+        self
+    }
+
+    /// What every thread does first: enter its role in the sandbox.
+    #[must_use]
+    pub fn on_thread_start(mut self, hook: OnThreadStart) -> Self {
+        self.on_thread_start = hook;
+        self
+    }
+
+    /// Who is told of all decisions.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// Whether the listener was bound for messages (`SOCK_SEQPACKET`).
+    #[must_use]
+    pub fn packets(mut self, yes: bool) -> Self {
+        self.connection_kind.packets = yes;
+        self
+    }
+
+    /// Whether to look for descriptors that peers send, at each receive, where
+    /// the kernel can't refuse them (`SO_PASSRIGHTS`, before Linux 6.16).
+    #[must_use]
+    pub fn watch_descriptors(mut self, yes: bool) -> Self {
+        self.connection_kind.watch_descriptors = yes;
+        self
+    }
+
+    /// Puts the server together. No thread is started yet.
+    ///
+    /// # Errors
+    /// [`ServerError::System`] when no descriptor is free;
+    /// [`ServerError::ServiceNeedsPool`] for a blocking service with `threads=N`.
+    pub fn build(self) -> Result<Server, ServerError> {
+        if self.blocking && self.threads != Threads::Multi {
+            return Err(ServerError::ServiceNeedsPool);
+        }
+        let rules = Arc::new(self.rules);
+        let shared = Shared {
+            max_connections: AtomicUsize::new(self.limits.max_connections),
+            pool: Pool::new(pool_bound(self.limits.max_connections, self.overload)),
+            listener: self.listener,
+            protocol: self.protocol,
+            threads: self.threads,
+            overload: self.overload,
+            stack_size: self.stack_size,
+            on_thread_start: self.on_thread_start,
+            observer: self.observer,
+            rules: RwLock::new(Arc::clone(&rules)),
+            wakes: AtomicBool::new(false),
+            reserve: Reserve::new().map_err(ServerError::System)?,
+            connection_kind: self.connection_kind,
+            admission: Arc::new(Admission::new(self.limits)),
+            registry: Registry::default(),
+            exhaustion: Exhaustion::new(),
+            phase: Phase::default(),
+            gate: Gate::default(),
+            supervisor: Bell::new().map_err(ServerError::System)?,
+            loops: Mutex::new(Vec::new()),
+            paused: AtomicBool::new(false),
+            accepted: AtomicU64::new(0),
+            failure: Mutex::new(None),
+        };
+        shared.set_rules(&rules);
+        Ok(Server {
+            shared: Arc::new(shared),
+        })
+    }
+}
+
+/// How many workers there may be. One more than connections where newcomers are
+/// turned away: somebody has to accept them for that.
+pub(crate) fn pool_bound(max_connections: usize, overload: Overload) -> usize {
+    match overload {
+        Overload::Wait => max_connections,
+        Overload::Refuse => max_connections.saturating_add(1),
+    }
+}
+
+/// A server that is ready to run.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Begins a server with one of the built-in services.
+    pub fn with_protocol(
+        listener: Listener<Sealed>,
+        protocol: Arc<dyn Protocol>,
+        rules: Rules,
+    ) -> Builder {
+        Builder::new(listener, protocol, rules)
+    }
+
+    /// Begins a server with a service of the embedding program, which runs on
+    /// the pool.
+    pub fn with_service(
+        listener: Listener<Sealed>,
+        service: impl Service,
+        rules: Rules,
+    ) -> Builder {
+        let protocol = Arc::new(Blocking::new(service));
+        let mut builder = Builder::new(listener, protocol, rules);
+        builder.blocking = true;
+        builder.stack_size = EMBEDDED_STACK;
+        builder
+    }
+
+    /// Stops the server, or changes it while it runs; from any thread.
+    pub fn handle(&self) -> Handle {
+        Handle::new(&self.shared)
+    }
+
+    /// Serves until a [`Handle`] stops it. The calling thread supervises.
+    ///
+    /// # Errors
+    /// [`ServerError`] when it can't begin, or the listener breaks.
+    pub fn run(self) -> Result<Outcome, ServerError> {
+        self.run_with(&mut ())
+    }
+
+    /// As [`run`](Self::run), with an overseer on the supervising thread.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and what the overseer finds before the first accept.
+    pub fn run_with(self, overseer: &mut dyn Overseer) -> Result<Outcome, ServerError> {
+        Supervisor::new(self.shared, overseer).run()
+    }
+}

@@ -1,0 +1,269 @@
+//! What all threads of one server share.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::event_loop::Inbox;
+use super::exhaustion::Exhaustion;
+use super::gate::{Gate, OnThreadStart};
+use super::journal::{self, Observer};
+use super::phase::Phase;
+use super::pool::Pool;
+use super::registry::Registry;
+use super::reserve::Reserve;
+use super::rules::{Choice, Rules};
+use super::supervisor::Bell;
+use crate::admission::{Abuse, Admission, Subject};
+use crate::listener::{Accepted, Listener, Sealed};
+use crate::peer::Needs;
+use crate::policy::Authorized;
+use crate::service::{CloseReason, Connection, Kind, Protocol};
+
+/// Room for data in transit, for each thread; only what is used costs memory.
+/// Beyond the largest record that a Unix socket carries with default settings.
+pub(super) const BUFFER_SIZE: usize = 256 * 1024;
+
+/// How connections are shared out among threads (`threads=`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Threads {
+    /// A bounded pool, one connection for each worker at a time.
+    Multi,
+    /// So many threads, each with many connections. 1 is `threads=single`.
+    Loops(NonZeroUsize),
+}
+
+impl Threads {
+    /// What its threads are called.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Multi => "worker",
+            Self::Loops(_) => "loop",
+        }
+    }
+}
+
+/// What happens to newcomers at `max_connections` (`overload=`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Overload {
+    /// They wait in the kernel's backlog.
+    #[default]
+    Wait,
+    /// They are accepted and closed, counted and logged.
+    Refuse,
+}
+
+pub(super) struct Shared {
+    pub(super) listener: Listener<Sealed>,
+    pub(super) protocol: Arc<dyn Protocol>,
+    pub(super) threads: Threads,
+    pub(super) overload: Overload,
+    pub(super) stack_size: usize,
+    pub(super) on_thread_start: OnThreadStart,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) rules: RwLock<Arc<Rules>>,
+    /// Whether visits need a waker: for the service, or for checks that another
+    /// thread makes.
+    pub(super) wakes: AtomicBool,
+    pub(super) reserve: Reserve,
+    pub(super) connection_kind: Kind,
+    pub(super) max_connections: AtomicUsize,
+    pub(super) admission: Arc<Admission>,
+    pub(super) registry: Registry,
+    pub(super) exhaustion: Exhaustion,
+    pub(super) pool: Pool,
+    pub(super) phase: Phase,
+    pub(super) gate: Gate,
+    pub(super) supervisor: Bell,
+    pub(super) loops: Mutex<Vec<Arc<Inbox>>>,
+    /// Whether a loop stopped listening because the server is full.
+    pub(super) paused: AtomicBool,
+    pub(super) accepted: AtomicU64,
+    pub(super) failure: Mutex<Option<io::Error>>,
+}
+
+impl Shared {
+    /// # Errors
+    /// As accept(2).
+    pub(super) fn accept(&self) -> io::Result<Accepted> {
+        self.listener.accept()
+    }
+
+    pub(super) fn listener_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// The number of the next connection.
+    pub(super) fn next_id(&self) -> u64 {
+        self.accepted.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The rules in force now.
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether visits need a waker.
+    pub(super) fn needs_waker(&self) -> bool {
+        self.wakes.load(Ordering::Relaxed)
+    }
+
+    /// Puts other rules in force.
+    pub(super) fn set_rules(&self, rules: &Arc<Rules>) {
+        let wakes = self.protocol.needs_waker() || rules.needs().has_any(Needs::PROC);
+        self.wakes.store(wakes, Ordering::Relaxed);
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(rules);
+    }
+
+    /// Whether a peer has to prove itself before the session begins. A service
+    /// that asks for the proof in its own protocol is left to it.
+    pub(super) fn must_prove(&self, rules: &Rules, authorized: &Authorized) -> bool {
+        rules.process_proof == Choice::Yes
+            && authorized.names_executable()
+            && !self.protocol.proves_by_itself()
+    }
+
+    /// Judges a connection that was entered while a reload or a forced stop went
+    /// through the registry.
+    pub(super) fn catch_up(&self, judged_by: &Arc<Rules>, connection: &Connection) {
+        if self.phase.is_forced() {
+            connection.end_by_force(CloseReason::Stopping);
+        }
+        let rules = self.rules();
+        if !Arc::ptr_eq(judged_by, &rules)
+            && super::recheck::judge_again(&rules, connection).is_err()
+        {
+            connection.end_by_force(CloseReason::NoLongerAdmitted);
+        }
+    }
+
+    /// A connection that had been admitted is over.
+    pub(super) fn closed(&self, connection: &Connection, reason: CloseReason) {
+        journal::closed(
+            &*self.observer,
+            connection,
+            reason,
+            connection.opened().elapsed(),
+        );
+        self.reserve.refill();
+    }
+
+    /// Counts a sign of abuse, and says what it led to.
+    pub(super) fn note_abuse(&self, subject: &Subject, abuse: Option<Abuse>) {
+        let Some(abuse) = abuse else { return };
+        let noticed = self.admission.abused(subject, abuse, Instant::now());
+        journal::abuse(&*self.observer, subject, abuse, &noticed);
+    }
+
+    /// Tells of refusals that were passed over.
+    pub(super) fn sweep(&self, all: bool) {
+        for passed in self.admission.sweep(Instant::now(), all) {
+            journal::passed_over(&*self.observer, &passed);
+        }
+    }
+
+    /// Whether no loop may take newcomers now. Then the one who asked pauses,
+    /// and is rung when a connection closes.
+    pub(super) fn must_pause(&self) -> bool {
+        if self.overload == Overload::Refuse || !self.is_full() {
+            return false;
+        }
+        self.paused.store(true, Ordering::SeqCst);
+        // Again, as the last connection may have closed before the note was read.
+        self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
+        self.admission.open() >= self.max_connections.load(Ordering::Relaxed)
+    }
+
+    /// A connection closed: loops that paused may listen again.
+    pub(super) fn resume_loops(&self) {
+        if self.paused.load(Ordering::SeqCst) && !self.is_full() {
+            self.paused.store(false, Ordering::SeqCst);
+            self.ring_loops();
+        }
+    }
+
+    pub(super) fn add_loop(&self, inbox: &Arc<Inbox>) {
+        self.loops
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(inbox));
+    }
+
+    pub(super) fn ring_loops(&self) {
+        for inbox in self
+            .loops
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
+            inbox.ring();
+        }
+    }
+
+    /// Accept ran out of something: says so, at most once a second, and how long to wait.
+    pub(super) fn say_exhausted(&self, error: &io::Error) -> Duration {
+        let (wait, unsaid) = self.exhaustion.failed(Instant::now());
+        if let Some(count) = unsaid {
+            crate::error!(
+                "accept: {error} ({count} times); newcomers wait in the backlog: raise \
+                 RLIMIT_NOFILE (LimitNOFILE=) or lower max_connections"
+            );
+        }
+        wait
+    }
+
+    /// The listener can't be used any more: the server stops.
+    pub(super) fn listener_broke(&self, error: &io::Error) {
+        if !self.phase.is_running() {
+            return;
+        }
+        crate::critical!("accept: {error}; the server stops");
+        let failure = io::Error::new(error.kind(), error.to_string());
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(failure);
+        self.phase.drain(Instant::now());
+        self.supervisor.ring();
+    }
+
+    pub(super) fn take_failure(&self) -> Option<io::Error> {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Newcomers are turned away by the kernel from now on.
+    pub(super) fn stop_listening(&self) {
+        if let Err(error) = self.listener.shut_down() {
+            crate::debug!("shutdown of the listener: {error}");
+        }
+    }
+
+    pub(super) fn drain_sessions(&self) {
+        let until = self.phase.until().unwrap_or_else(Instant::now);
+        self.protocol.drain(until);
+    }
+
+    /// Ends every open connection.
+    pub(super) fn end_all(&self, reason: CloseReason) {
+        for connection in self.registry.snapshot() {
+            connection.end_by_force(reason);
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("service", &self.protocol.name())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,370 @@
+//! The thread that called `run`: starts the others, watches over them, and sees
+//! the server to its end. It serves nobody itself.
+//!
+//! It sleeps until somebody rings: a worker that left nobody behind in accept, a
+//! handle that asks for a stop, or the overseer of the embedding program.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::io::Errno;
+
+use super::event_loop::{EventLoop, Inbox};
+use super::shared::Shared;
+use super::worker::Worker;
+use super::{Handle, Outcome, ServerError, Threads};
+use crate::service::CloseReason;
+use crate::sys;
+
+/// How long surplus workers stay idle before they are let go.
+const IDLE_BEFORE_LEAVING: Duration = Duration::from_secs(10);
+/// How long to wait before another try to start a thread.
+const BETWEEN_STARTS: Duration = Duration::from_millis(100);
+/// How often waiting workers are interrupted until they have noticed.
+const BETWEEN_INTERRUPTS: Duration = Duration::from_millis(2);
+/// How often the supervisor looks whether the last connection is over.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+/// How long threads get to leave after their connections were ended by force.
+const GRACE_AFTER_FORCE: Duration = Duration::from_secs(2);
+
+/// Wakes the supervisor. Rings that come before it looks are folded into one.
+#[derive(Debug)]
+pub(super) struct Bell {
+    eventfd: OwnedFd,
+    rung: AtomicBool,
+}
+
+impl Bell {
+    /// # Errors
+    /// When no descriptor is free.
+    pub(super) fn new() -> io::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self {
+            eventfd: rustix::event::eventfd(0, flags)?,
+            rung: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
+        }
+    }
+
+    fn hear(&self) {
+        let mut count = [0_u8; 8];
+        let _ = rustix::io::read(&self.eventfd, &mut count);
+        self.rung.store(false, Ordering::Release);
+    }
+}
+
+/// What an embedding program watches on the supervisor's thread: signals, a
+/// watchdog, a reload. The daemon is one.
+pub trait Overseer {
+    /// A descriptor to wait on, if any.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// When to be called in any case.
+    fn next_call(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The descriptor is readable, or the time has come.
+    fn call(&mut self, handle: &Handle, now: Instant);
+
+    /// All threads are up, and each has entered its role: the last moment before
+    /// the first peer is accepted.
+    ///
+    /// # Errors
+    /// Any error keeps the server from serving.
+    fn before_accept(&mut self, _handle: &Handle) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The server begins to drain.
+    fn draining(&mut self, _handle: &Handle) {}
+}
+
+impl Overseer for () {
+    fn call(&mut self, _handle: &Handle, _now: Instant) {}
+}
+
+pub(super) struct Supervisor<'a> {
+    shared: Arc<Shared>,
+    handle: Handle,
+    overseer: &'a mut dyn Overseer,
+    threads: Vec<JoinHandle<()>>,
+    next_number: usize,
+    /// When surplus workers leave.
+    trim_at: Option<Instant>,
+    /// When to try again to start a thread.
+    retry_at: Option<Instant>,
+}
+
+impl<'a> Supervisor<'a> {
+    pub(super) fn new(shared: Arc<Shared>, overseer: &'a mut dyn Overseer) -> Self {
+        let handle = Handle::new(&shared);
+        Self {
+            shared,
+            handle,
+            overseer,
+            threads: Vec::new(),
+            next_number: 0,
+            trim_at: None,
+            retry_at: None,
+        }
+    }
+
+    pub(super) fn run(mut self) -> Result<Outcome, ServerError> {
+        sys::interrupt::prepare().map_err(ServerError::System)?;
+        let started = self.start();
+        let ready = started.and_then(|()| {
+            self.overseer
+                .before_accept(&self.handle)
+                .map_err(ServerError::NotReady)
+        });
+        if let Err(error) = ready {
+            self.shared.phase.force();
+            self.shared.gate.open();
+            self.finish();
+            return Err(error);
+        }
+        self.shared.gate.open();
+        self.watch();
+        let outcome = self.drain();
+        self.finish();
+        match self.shared.take_failure() {
+            Some(error) => Err(ServerError::Listener(error)),
+            None => Ok(outcome),
+        }
+    }
+
+    /// Starts the first threads, which wait at the gate.
+    fn start(&mut self) -> Result<(), ServerError> {
+        let first = match self.shared.threads {
+            Threads::Multi => self.shared.pool.missing().min(2),
+            Threads::Loops(count) => count.get(),
+        };
+        for _ in 0..first {
+            self.start_thread().map_err(ServerError::Thread)?;
+        }
+        if !self.shared.gate.wait_for(first) {
+            return Err(ServerError::Role(self.shared.gate.failure()));
+        }
+        Ok(())
+    }
+
+    fn start_thread(&mut self) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let number = self.next_number;
+        let builder = std::thread::Builder::new()
+            .name(format!("{}-{number}", shared.threads.word()))
+            .stack_size(shared.stack_size);
+        let body: Box<dyn FnOnce() + Send> = match self.shared.threads {
+            Threads::Multi => {
+                let worker = Worker::new(Arc::clone(&shared))?;
+                Box::new(move || worker.run())
+            }
+            Threads::Loops(_) => {
+                let inbox = Arc::new(Inbox::new()?);
+                shared.add_loop(&inbox);
+                let event_loop = EventLoop::new(Arc::clone(&shared), inbox)?;
+                let shared_for_loop = Arc::clone(&shared);
+                Box::new(move || {
+                    if let Err(error) = event_loop.run() {
+                        crate::critical!("an event loop ended: {error}");
+                        shared_for_loop.listener_broke(&error);
+                    }
+                })
+            }
+        };
+        let thread = builder.spawn(move || {
+            let _leaving = Leaving(Arc::clone(&shared));
+            if shared.gate.enter(&shared.on_thread_start) {
+                body();
+            }
+        })?;
+        self.shared.pool.total.fetch_add(1, Ordering::SeqCst);
+        self.next_number += 1;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Until a stop is asked for.
+    fn watch(&mut self) {
+        while self.shared.phase.is_running() {
+            let next = earliest([self.trim_at, self.retry_at, self.overseer.next_call()]);
+            self.sleep(next);
+            self.reap();
+            self.tend_pool();
+        }
+    }
+
+    /// Sleeps until somebody rings, the overseer is due, or it is time.
+    fn sleep(&mut self, until: Option<Instant>) {
+        let timeout = until.map(|until| sys::time::until(until, Instant::now()));
+        let bell = PollFd::new(&self.shared.supervisor.eventfd, PollFlags::IN);
+        let mut fds = vec![bell];
+        if let Some(fd) = self.overseer.fd() {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            // Without it the supervisor would spin.
+            Err(error) => {
+                crate::critical!("the supervisor can't wait: poll: {error}");
+                std::thread::sleep(BETWEEN_STARTS);
+            }
+        }
+        let mut rung = fds.iter().map(|fd| !fd.revents().is_empty());
+        let (bell, overseer) = (rung.next() == Some(true), rung.next() == Some(true));
+        if bell {
+            self.shared.supervisor.hear();
+        }
+        let now = Instant::now();
+        if overseer || self.overseer.next_call().is_some_and(|at| at <= now) {
+            self.overseer.call(&self.handle, now);
+        }
+    }
+
+    /// Joins the threads that have ended.
+    fn reap(&mut self) {
+        let (ended, alive) = self.threads.drain(..).partition(JoinHandle::is_finished);
+        self.threads = alive;
+        let ended: Vec<JoinHandle<()>> = ended;
+        for thread in ended {
+            self.shared.pool.total.fetch_sub(1, Ordering::SeqCst);
+            // A panic outside of a session, which has its own net, is a defect of the driver.
+            if thread.join().is_err() {
+                crate::critical!("a worker thread panicked outside of a connection");
+            }
+        }
+    }
+
+    /// Starts workers that are missing, lets go those that are too many.
+    fn tend_pool(&mut self) {
+        if self.shared.threads != Threads::Multi || !self.shared.phase.is_running() {
+            return;
+        }
+        let now = Instant::now();
+        self.retry_at = None;
+        for _ in 0..self.shared.pool.missing() {
+            if let Err(error) = self.start_thread() {
+                let (_, unsaid) = self.shared.exhaustion.failed(now);
+                if let Some(count) = unsaid {
+                    crate::error!(
+                        "can't start a worker: {error} ({count} times); \
+                         raise RLIMIT_NPROC or TasksMax, or lower max_connections"
+                    );
+                }
+                self.retry_at = Some(now + BETWEEN_STARTS);
+                break;
+            }
+        }
+        self.trim(now);
+    }
+
+    fn trim(&mut self, now: Instant) {
+        let surplus = self.shared.pool.surplus();
+        match self.trim_at {
+            _ if self.threads.len() <= 2 => self.trim_at = None,
+            None => self.trim_at = Some(now + IDLE_BEFORE_LEAVING),
+            Some(at) if at <= now => {
+                self.trim_at = Some(now + IDLE_BEFORE_LEAVING);
+                if surplus > 0 {
+                    self.shared.pool.let_go(surplus);
+                    // Each interrupted worker looks whether it is among them. One
+                    // that is busy looks when it is done.
+                    self.interrupt_all();
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn interrupt_all(&self) {
+        for thread in &self.threads {
+            sys::interrupt::thread(thread);
+        }
+    }
+
+    /// From the request to stop until the last connection is over, or the time is.
+    fn drain(&mut self) -> Outcome {
+        self.shared.stop_listening();
+        self.overseer.draining(&self.handle);
+        self.shared.drain_sessions();
+        self.shared.ring_loops();
+        let mut forced_at: Option<Instant> = None;
+        loop {
+            self.reap();
+            if self.threads.is_empty() {
+                break;
+            }
+            let now = Instant::now();
+            if forced_at.is_none() && self.must_force(now) {
+                self.shared.phase.force();
+                self.shared.end_all(CloseReason::Stopping);
+                self.shared.ring_loops();
+                forced_at = Some(now);
+            }
+            if forced_at.is_some_and(|at| now >= at + GRACE_AFTER_FORCE) {
+                crate::error!("{} threads did not end in time", self.threads.len());
+                break;
+            }
+            let idle = self.shared.pool.idle.load(Ordering::SeqCst) > 0;
+            if idle {
+                self.interrupt_all();
+            }
+            // A thread that ends rings the bell; the interrupts have to be
+            // repeated, as one may come just before the call it was to end.
+            let pause = if idle {
+                BETWEEN_INTERRUPTS
+            } else {
+                BETWEEN_LOOKS
+            };
+            self.sleep(earliest([Some(now + pause), self.overseer.next_call()]));
+        }
+        if forced_at.is_some() {
+            Outcome::Forced
+        } else {
+            Outcome::Drained
+        }
+    }
+
+    fn must_force(&self, now: Instant) -> bool {
+        self.shared.phase.is_forced() || self.shared.phase.until().is_none_or(|until| now >= until)
+    }
+
+    /// Joins what has ended. A thread that hangs in an embedder's service is left.
+    fn finish(&mut self) {
+        let until = Instant::now() + GRACE_AFTER_FORCE;
+        while !self.threads.is_empty() && Instant::now() < until {
+            self.interrupt_all();
+            self.shared.ring_loops();
+            self.reap();
+            if !self.threads.is_empty() {
+                std::thread::sleep(BETWEEN_INTERRUPTS);
+            }
+        }
+    }
+}
+
+/// Tells the supervisor that a thread ends, however it does.
+struct Leaving(Arc<Shared>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.supervisor.ring();
+    }
+}
+
+fn earliest<const N: usize>(times: [Option<Instant>; N]) -> Option<Instant> {
+    times.into_iter().flatten().min()
+}

@@ -1,0 +1,410 @@
+//! One connection from accept to its end, however it is driven.
+//!
+//! First the peer is examined, then, where that is asked for, it proves that it is
+//! the process that was examined; then the service's session runs. Between its
+//! steps a visit only says what it waits for.
+//!
+//! Invariants: nothing is read from or written to the peer before the policy, the
+//! limits and the observer have all agreed. A panic of the session ends this
+//! visit only.
+
+use std::any::Any;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::examination::{Candidate, Verdict};
+use super::journal;
+use super::recheck::Recheck;
+use super::shared::Shared;
+use crate::admission::{Abuse, Subject, Ticket};
+use crate::listener::Accepted;
+use crate::service::{CloseReason, Connection, Interest, Next, Ready, Session, Turn, Wait, Waker};
+
+/// What a driver saw.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Signals {
+    pub(super) ready: Ready,
+    /// The authorised process has exited.
+    pub(super) peer_exited: bool,
+}
+
+/// How it goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pace {
+    /// After a wait for what [`Visit::wait`] and its siblings say.
+    Wait,
+    /// At once, when others have had their turn.
+    Again,
+    /// Not at all.
+    Over(CloseReason),
+}
+
+/// Hang-ups that were told and not asked for: those descriptors rest.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hangups {
+    client: bool,
+    other: bool,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a visit stays where it is while it lasts"
+)]
+enum Stage {
+    /// Not admitted yet.
+    Candidate(Candidate),
+    /// Admitted.
+    Serving(Serving),
+    /// Only while the stage changes, and for those that were turned away.
+    Gone,
+}
+
+struct Serving {
+    connection: Arc<Connection>,
+    session: Box<dyn Session>,
+    subject: Subject,
+    ends_with_peer: bool,
+    recheck: Option<Recheck>,
+    traffic: (u64, u64),
+    moved: Instant,
+    _ticket: Ticket,
+}
+
+pub(super) struct Visit {
+    shared: Arc<Shared>,
+    stage: Stage,
+    waker: Option<Waker>,
+    wait: Wait,
+    hangups: Hangups,
+}
+
+impl Visit {
+    /// Takes a newcomer. `None` if it was turned away at once.
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        accepted: Accepted,
+        waker: Option<Waker>,
+        now: Instant,
+    ) -> Option<Self> {
+        let candidate = Candidate::greet(shared, accepted, now)?;
+        let wait = Wait::default();
+        let stage = Stage::Candidate(candidate);
+        let shared = Arc::clone(shared);
+        Some(Self {
+            shared,
+            stage,
+            waker,
+            wait,
+            hangups: Hangups::default(),
+        })
+    }
+
+    /// Goes on as far as possible without waiting, except that the session may
+    /// block in a receive if it is allowed to.
+    pub(super) fn step(
+        &mut self,
+        signals: Signals,
+        may_block: bool,
+        now: Instant,
+        buffer: &mut [u8],
+    ) -> Pace {
+        let pace = match &mut self.stage {
+            Stage::Candidate(_) => self.step_candidate(now, buffer),
+            Stage::Serving(_) => self.step_session(signals, may_block, now, buffer),
+            Stage::Gone => Pace::Over(CloseReason::Finished),
+        };
+        self.hangups.client =
+            self.wait.client.is_none() && (self.hangups.client || signals.ready.client_hangup);
+        self.hangups.other =
+            self.wait.other.is_none() && (self.hangups.other || signals.ready.other_hangup);
+        pace
+    }
+
+    fn step_candidate(&mut self, now: Instant, buffer: &mut [u8]) -> Pace {
+        let Stage::Candidate(candidate) = std::mem::replace(&mut self.stage, Stage::Gone) else {
+            return Pace::Over(CloseReason::Finished);
+        };
+        match candidate.go_on(&self.shared, self.waker.as_ref(), now) {
+            Verdict::Wait(candidate, wait) => {
+                self.wait = wait;
+                self.stage = Stage::Candidate(candidate);
+                Pace::Wait
+            }
+            Verdict::TurnedAway => Pace::Over(CloseReason::Finished),
+            Verdict::Admitted {
+                connection,
+                subject,
+                ticket,
+            } => {
+                let session = match self.shared.protocol.open(&connection, self.waker.clone()) {
+                    Ok(session) => session,
+                    Err(error) => {
+                        let facts = connection.authorized().facts();
+                        let observer = &*self.shared.observer;
+                        journal::not_served(observer, connection.id(), facts, &error);
+                        self.shared.registry.remove(connection.id());
+                        self.shared.closed(&connection, CloseReason::ServiceError);
+                        return Pace::Over(CloseReason::ServiceError);
+                    }
+                };
+                let rules = self.shared.rules();
+                let authorized = connection.authorized();
+                let ends_with_peer =
+                    rules.ends_with_peer(authorized) && connection.peer().pidfd().is_some();
+                let recheck = authorized.names_executable().then(|| Recheck::new(now));
+                self.stage = Stage::Serving(Serving {
+                    connection,
+                    session,
+                    subject,
+                    ends_with_peer,
+                    recheck,
+                    traffic: (0, 0),
+                    moved: now,
+                    _ticket: ticket,
+                });
+                self.step_session(Signals::default(), false, now, buffer)
+            }
+        }
+    }
+
+    fn step_session(
+        &mut self,
+        signals: Signals,
+        may_block: bool,
+        now: Instant,
+        buffer: &mut [u8],
+    ) -> Pace {
+        let stopping = self.shared.phase.until();
+        let deadline = self.deadline();
+        let Stage::Serving(serving) = &mut self.stage else {
+            return Pace::Over(CloseReason::Finished);
+        };
+        if let Some(reason) = serving.connection.forced() {
+            return Pace::Over(reason);
+        }
+        // One that is never idle must end as well.
+        if serving.lifetime_end().is_some_and(|end| end <= now) {
+            return Pace::Over(CloseReason::MaxLifetime);
+        }
+        let mut ready = signals.ready;
+        // What the process had sent before it exited still counts.
+        ready.client.read |= signals.peer_exited;
+        let turn = &mut Turn {
+            now,
+            ready,
+            may_block,
+            buffer,
+            stopping,
+        };
+        let next = catch_unwind(AssertUnwindSafe(|| {
+            serving.session.step(&serving.connection, turn)
+        }));
+        let next = match next {
+            Ok(next) => next,
+            Err(payload) => {
+                let what = panic_text(payload.as_ref());
+                crate::error!(
+                    conn = serving.connection.id();
+                    "the service panicked, its connection is closed: {what}"
+                );
+                return Pace::Over(CloseReason::ServicePanicked);
+            }
+        };
+        // Looked at again: a forced end shows as an end of data to the session.
+        if let Some(reason) = serving.connection.forced() {
+            return Pace::Over(reason);
+        }
+        let traffic = serving.connection.traffic();
+        if traffic != serving.traffic {
+            serving.traffic = traffic;
+            serving.moved = now;
+        }
+        match next {
+            Next::Close(reason) => return Pace::Over(reason),
+            _ if signals.peer_exited && serving.ends_with_peer => {
+                return Pace::Over(CloseReason::PeerExited);
+            }
+            Next::Again => return Pace::Again,
+            Next::Wait(wait) => self.wait = wait,
+        }
+        // Only if the deadline that was waited for is still the one that counts.
+        let answered = serving.recheck.as_ref().is_some_and(Recheck::has_answer);
+        let due = answered || deadline.is_some_and(|deadline| deadline <= now);
+        if due && let Some(reason) = self.overdue(now) {
+            return Pace::Over(reason);
+        }
+        Pace::Wait
+    }
+
+    /// Which bound of time is over, if one is. Starts a recheck that is due.
+    fn overdue(&mut self, now: Instant) -> Option<CloseReason> {
+        let Stage::Serving(serving) = &mut self.stage else {
+            return None;
+        };
+        let over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if over(serving.lifetime_end()) {
+            return Some(CloseReason::MaxLifetime);
+        }
+        if over(serving.first_byte_end()) {
+            return Some(CloseReason::FirstByteTimeout);
+        }
+        if over(serving.idle_end()) {
+            return Some(CloseReason::IdleTimeout);
+        }
+        let recheck = serving.recheck.as_mut()?;
+        recheck.go_on(&self.shared, &serving.connection, self.waker.as_ref(), now)
+    }
+
+    /// What to wait for on the peer's descriptor and on the other.
+    pub(super) fn wait(&self) -> Wait {
+        self.wait
+    }
+
+    /// The interest in the peer's descriptor; `None` if it is not to be watched.
+    pub(super) fn watch_client(&self) -> Option<Interest> {
+        (!self.wait.client.is_none() || !self.hangups.client).then_some(self.wait.client)
+    }
+
+    /// The interest in the other descriptor; `None` if it is not to be watched.
+    pub(super) fn watch_other(&self) -> Option<Interest> {
+        (!self.wait.other.is_none() || !self.hangups.other).then_some(self.wait.other)
+    }
+
+    /// The peer's descriptor. `None` once it was turned away.
+    pub(super) fn client(&self) -> Option<BorrowedFd<'_>> {
+        match &self.stage {
+            Stage::Candidate(candidate) => Some(candidate.as_fd()),
+            Stage::Serving(serving) => Some(serving.connection.as_fd()),
+            Stage::Gone => None,
+        }
+    }
+
+    /// The session's other descriptor and its number.
+    pub(super) fn other(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        match &self.stage {
+            Stage::Serving(serving) => serving.session.other(),
+            Stage::Candidate(_) | Stage::Gone => None,
+        }
+    }
+
+    /// The pidfd to watch, where the connection ends with the process.
+    pub(super) fn peer_exit(&self) -> Option<BorrowedFd<'_>> {
+        match &self.stage {
+            Stage::Serving(serving) if serving.ends_with_peer => serving.connection.peer().pidfd(),
+            _ => None,
+        }
+    }
+
+    /// When to step in any case.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let Stage::Serving(serving) = &self.stage else {
+            return self.wait.until;
+        };
+        let recheck = serving.recheck.as_ref().map(Recheck::due);
+        let ends = [
+            serving.lifetime_end(),
+            serving.first_byte_end(),
+            serving.idle_end(),
+        ];
+        ends.into_iter()
+            .chain([self.wait.until, recheck])
+            .flatten()
+            .min()
+    }
+
+    /// Whether the session may block in a receive: it waits for nothing else.
+    pub(super) fn may_block(&self) -> bool {
+        let only_reads = Wait {
+            client: Interest::READ,
+            ..Wait::default()
+        };
+        matches!(self.stage, Stage::Serving(_))
+            && self.shared.protocol.can_block()
+            && self.wait == only_reads
+            && self.deadline().is_none()
+            && self.peer_exit().is_none()
+    }
+
+    /// The end, for a reason of the service or of the driver.
+    pub(super) fn finish(mut self, reason: CloseReason) {
+        let Stage::Serving(serving) = std::mem::replace(&mut self.stage, Stage::Gone) else {
+            return;
+        };
+        let Serving {
+            connection,
+            session,
+            subject,
+            _ticket: ticket,
+            ..
+        } = serving;
+        // The session first: it may hold what refers to the connection.
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(session))) {
+            let what = panic_text(payload.as_ref());
+            crate::error!(conn = connection.id(); "the service panicked at the end: {what}");
+        }
+        self.shared.registry.remove(connection.id());
+        self.shared.closed(&connection, reason);
+        self.shared
+            .note_abuse(&subject, abuse_of(reason, connection.traffic()));
+        // The socket is closed before its place is free, so that a client that
+        // waits for the end finds the place.
+        drop(connection);
+        drop(ticket);
+    }
+
+    /// The end, because the driver could not go on.
+    pub(super) fn fail(self, error: &io::Error) {
+        crate::limited!(error, "a connection can't be driven: {error}");
+        self.finish(CloseReason::ServiceError);
+    }
+}
+
+impl Serving {
+    fn lifetime_end(&self) -> Option<Instant> {
+        self.connection
+            .timeouts()
+            .max_lifetime
+            .map(|bound| self.connection.opened() + bound)
+    }
+
+    fn first_byte_end(&self) -> Option<Instant> {
+        let bound = self
+            .connection
+            .timeouts()
+            .first_byte
+            .filter(|_| self.traffic == (0, 0))?;
+        Some(self.connection.opened() + bound)
+    }
+
+    fn idle_end(&self) -> Option<Instant> {
+        self.connection
+            .timeouts()
+            .idle
+            .map(|bound| self.moved + bound)
+    }
+}
+
+/// Of what an end is a sign, if of anything.
+fn abuse_of(reason: CloseReason, traffic: (u64, u64)) -> Option<Abuse> {
+    match reason {
+        CloseReason::FirstByteTimeout => Some(Abuse::SlowSender),
+        CloseReason::WriteTimeout | CloseReason::QuotaExceeded => Some(Abuse::SlowReader),
+        CloseReason::ProtocolError
+        | CloseReason::DescriptorsRefused
+        | CloseReason::MessageTooLarge
+        | CloseReason::ProofFailed => Some(Abuse::Protocol),
+        CloseReason::Finished | CloseReason::PeerReset if traffic == (0, 0) => {
+            Some(Abuse::Vanished)
+        }
+        _ => None,
+    }
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

@@ -1,0 +1,227 @@
+//! `threads=multi`: a worker waits in accept(2) together with the other idle ones,
+//! checks the peer that it got, and serves that one connection to its end.
+//!
+//! The kernel wakes one idle worker for each connection, so there is no hand-off.
+//! A worker that leaves nobody behind in accept asks the supervisor for another.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::io::Errno;
+
+use super::exhaustion::AcceptError;
+use super::shared::{BUFFER_SIZE, Shared};
+use super::visit::{Pace, Signals, Visit};
+use crate::service::{Interest, Ready, Waker};
+use crate::sys;
+use crate::sys::buffer::PageBuffer;
+
+/// One thread of the pool.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    buffer: PageBuffer,
+    /// Wakes this worker's session; kept from one connection to the next, as a
+    /// late wake does no harm.
+    wake: Option<(Arc<OwnedFd>, Waker)>,
+}
+
+impl Worker {
+    /// # Errors
+    /// When the system gives no memory or no descriptor.
+    pub(super) fn new(shared: Arc<Shared>) -> std::io::Result<Self> {
+        let buffer = PageBuffer::new(BUFFER_SIZE)?;
+        Ok(Self {
+            shared,
+            buffer,
+            wake: None,
+        })
+    }
+
+    /// Serves until the server stops or the supervisor lets this worker go.
+    pub(super) fn run(mut self) {
+        while self.shared.phase.is_running() && !self.shared.pool.may_leave() {
+            self.shared.pool.idle.fetch_add(1, Ordering::SeqCst);
+            // Looked at again after the count: a stop that comes now sees this
+            // worker as idle and interrupts it.
+            let accepted = if self.shared.phase.is_running() {
+                self.shared.accept()
+            } else {
+                Err(Errno::INTR.into())
+            };
+            let left = self.shared.pool.idle.fetch_sub(1, Ordering::SeqCst) - 1;
+            match accepted {
+                Ok(accepted) => {
+                    if left == 0 {
+                        self.shared.pool.ask_for_workers(&self.shared.supervisor);
+                    }
+                    self.shared.exhaustion.recovered();
+                    self.attend(accepted);
+                    self.shared.exhaustion.freed();
+                }
+                Err(error) => self.after_failed_accept(&error),
+            }
+        }
+    }
+
+    fn after_failed_accept(&self, error: &std::io::Error) {
+        match AcceptError::of(error) {
+            AcceptError::Passing | AcceptError::Nothing => {}
+            AcceptError::Exhausted => {
+                let wait = self.shared.say_exhausted(error);
+                self.shared.exhaustion.wait(wait);
+            }
+            AcceptError::Broken => self.shared.listener_broke(error),
+        }
+    }
+
+    fn attend(&mut self, accepted: crate::listener::Accepted) {
+        let waker = self.waker();
+        let now = Instant::now();
+        let Some(mut visit) = Visit::begin(&self.shared, accepted, waker, now) else {
+            return;
+        };
+        let mut signals = Signals::default();
+        let mut may_block = false;
+        let mut now = now;
+        loop {
+            let buffer = self.buffer.as_mut_slice();
+            match visit.step(signals, may_block, now, buffer) {
+                Pace::Over(reason) => return visit.finish(reason),
+                Pace::Again => {
+                    signals = Signals::default();
+                    now = Instant::now();
+                }
+                // Nothing else can happen than that the peer sends: the receive
+                // itself may wait for that.
+                Pace::Wait if !may_block && visit.may_block() => may_block = true,
+                Pace::Wait => {
+                    may_block = false;
+                    match self.wait_for(&visit, now) {
+                        Ok(came) => signals = came,
+                        Err(error) => return visit.fail(&error),
+                    }
+                    now = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// Waits for what the visit waits for.
+    fn wait_for(&self, visit: &Visit, now: Instant) -> std::io::Result<Signals> {
+        let deadline = visit.deadline();
+        let timeout = deadline.map(|until| sys::time::until(until, now));
+        let wait = visit.wait();
+        let client = Slot::new(
+            visit.watch_client().and_then(|_| visit.client()),
+            wait.client,
+        );
+        let other = visit
+            .watch_other()
+            .and_then(|_| visit.other())
+            .map(|(fd, _)| fd);
+        let other = Slot::new(other, wait.other);
+        let exit = Slot::new(visit.peer_exit(), Interest::READ);
+        let wake = Slot::new(self.wake.as_ref().map(|(fd, _)| fd.as_fd()), Interest::READ);
+        let slots = [client, other, exit, wake];
+        let [client, other, exit, wake] = poll(slots, self.shared.listener_fd(), timeout.as_ref())?;
+        if !wake.is_empty() {
+            drain(self.wake.as_ref().map(|(fd, _)| fd.as_fd()));
+        }
+        let ready = Ready {
+            client: interest(client, wait.client),
+            other: interest(other, wait.other),
+            client_hangup: wait.client.is_none() && !client.is_empty(),
+            other_hangup: wait.other.is_none() && !other.is_empty(),
+            woken: !wake.is_empty(),
+            expired: deadline.is_some_and(|until| Instant::now() >= until),
+        };
+        Ok(Signals {
+            ready,
+            peer_exited: !exit.is_empty(),
+        })
+    }
+
+    /// What wakes the next session, where the service or the check needs it.
+    fn waker(&mut self) -> Option<Waker> {
+        if !self.shared.needs_waker() {
+            return None;
+        }
+        if self.wake.is_none() {
+            let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+            let fd = Arc::new(rustix::event::eventfd(0, flags).ok()?);
+            let target = Arc::clone(&fd);
+            let waker = Waker::new(move || {
+                // Only a full counter can refuse, and then a wake is due anyway.
+                let _ = rustix::io::write(&target, &1_u64.to_ne_bytes());
+            });
+            self.wake = Some((fd, waker));
+        }
+        self.wake.as_ref().map(|(_, waker)| waker.clone())
+    }
+}
+
+/// One descriptor to poll, or none.
+#[derive(Clone, Copy)]
+struct Slot<'a> {
+    fd: Option<BorrowedFd<'a>>,
+    events: PollFlags,
+}
+
+impl<'a> Slot<'a> {
+    fn new(fd: Option<BorrowedFd<'a>>, interest: Interest) -> Self {
+        let mut events = PollFlags::empty();
+        events.set(PollFlags::IN, interest.read);
+        events.set(PollFlags::OUT, interest.write);
+        Self { fd, events }
+    }
+}
+
+/// poll(2) over the slots that have a descriptor; the answers keep their places.
+/// `spare` fills the places behind them, which are not polled.
+fn poll<const N: usize>(
+    slots: [Slot<'_>; N],
+    spare: BorrowedFd<'_>,
+    timeout: Option<&rustix::event::Timespec>,
+) -> std::io::Result<[PollFlags; N]> {
+    let mut fds: [PollFd<'_>; N] =
+        std::array::from_fn(|_| PollFd::from_borrowed_fd(spare, PollFlags::empty()));
+    let present = || {
+        slots
+            .iter()
+            .filter_map(|slot| slot.fd.map(|fd| (fd, slot.events)))
+    };
+    for (place, (fd, events)) in fds.iter_mut().zip(present()) {
+        *place = PollFd::from_borrowed_fd(fd, events);
+    }
+    let polled = fds.get_mut(..present().count()).unwrap_or_default();
+    match rustix::event::poll(polled, timeout) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut revents = polled.iter().map(PollFd::revents);
+    Ok(slots.map(|slot| {
+        slot.fd
+            .and_then(|_| revents.next())
+            .unwrap_or(PollFlags::empty())
+    }))
+}
+
+/// Errors and hang-ups count as what was waited for, so that the next call finds out.
+fn interest(came: PollFlags, wanted: Interest) -> Interest {
+    let ended = came.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+    Interest {
+        read: wanted.read && (ended || came.contains(PollFlags::IN)),
+        write: wanted.write && (ended || came.contains(PollFlags::OUT)),
+    }
+}
+
+fn drain(eventfd: Option<BorrowedFd<'_>>) {
+    let mut count = [0_u8; 8];
+    if let Some(eventfd) = eventfd {
+        // EAGAIN says that it was empty already.
+        let _ = rustix::io::read(eventfd, &mut count);
+    }
+}

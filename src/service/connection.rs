@@ -1,0 +1,310 @@
+//! An admitted connection: the socket, who is at its other end, and what moved.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+
+use super::{CloseReason, Timeouts};
+use crate::peer::Peer;
+use crate::policy::Authorized;
+
+/// What [`Connection::end_by_force`] stores when nobody forced an end.
+const NOT_FORCED: u8 = u8::MAX;
+
+/// An admitted connection. The last clone of its `Arc` closes the socket.
+#[derive(Debug)]
+pub struct Connection {
+    id: u64,
+    socket: OwnedFd,
+    kind: Kind,
+    peer: Peer,
+    authorized: Authorized,
+    timeouts: Arc<Timeouts>,
+    opened: Instant,
+    received: AtomicU64,
+    sent: AtomicU64,
+    forced: AtomicU8,
+}
+
+/// What the driver knows of the socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Kind {
+    /// `SOCK_SEQPACKET`: a receive gives one whole message.
+    pub(crate) packets: bool,
+    /// The kernel can't refuse descriptors that the peer sends
+    /// (`SO_PASSRIGHTS`, since 6.16): look for them at each receive.
+    pub(crate) watch_descriptors: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        id: u64,
+        socket: OwnedFd,
+        kind: Kind,
+        peer: Peer,
+        authorized: Authorized,
+        timeouts: Arc<Timeouts>,
+        opened: Instant,
+    ) -> Self {
+        Self {
+            id,
+            socket,
+            kind,
+            peer,
+            authorized,
+            timeouts,
+            opened,
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            forced: AtomicU8::new(NOT_FORCED),
+        }
+    }
+
+    /// Its number: 1 for the first since the server started, never reused.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Who is at the other end, as the kernel reported it at accept.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Which rule admitted it.
+    pub fn authorized(&self) -> &Authorized {
+        &self.authorized
+    }
+
+    /// The bounds of time that held when it was accepted.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    /// When it was accepted (monotonic clock).
+    pub fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// Whether it carries messages (`SOCK_SEQPACKET`) and not a stream.
+    pub fn is_packets(&self) -> bool {
+        self.kind.packets
+    }
+
+    /// Bytes that came from the peer, and bytes that went to it.
+    pub fn traffic(&self) -> (u64, u64) {
+        (
+            self.received.load(Ordering::Relaxed),
+            self.sent.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Counts bytes that a service moved by calls of its own (splice, sendmsg).
+    pub fn count(&self, received: usize, sent: usize) {
+        // One thread at a time steps a connection, so a load and a store
+        // suffice; others only read.
+        if received > 0 {
+            add(&self.received, received);
+        }
+        if sent > 0 {
+            self.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Receives once. `Some(0)` is the end of a stream, or an empty message;
+    /// `None` says that nothing is there (and the call was not to block, or was
+    /// interrupted).
+    ///
+    /// # Errors
+    /// As recvmsg(2); `ConnectionReset` when the peer is gone,
+    /// `InvalidData` for a message longer than `buffer`, `PermissionDenied`
+    /// when the peer sent descriptors. [`reason_for`](Self::reason_for) tells them apart.
+    pub fn recv(&self, buffer: &mut [u8], may_block: bool) -> io::Result<Option<usize>> {
+        let mut flags = if may_block {
+            RecvFlags::empty()
+        } else {
+            RecvFlags::DONTWAIT
+        };
+        if self.kind.watch_descriptors {
+            return self.recv_watching(buffer, flags);
+        }
+        if self.kind.packets {
+            flags |= RecvFlags::TRUNC;
+        }
+        loop {
+            let room = buffer.len();
+            match rustix::net::recv(&self.socket, &mut *buffer, flags) {
+                Ok((_, length)) if length > room => return Err(io::ErrorKind::InvalidData.into()),
+                Ok((_, length)) => {
+                    add(&self.received, length);
+                    return Ok(Some(length));
+                }
+                Err(Errno::AGAIN) => return Ok(None),
+                // Somebody interrupted a blocking receive: let the driver look why.
+                Err(Errno::INTR) if may_block => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn recv_watching(&self, buffer: &mut [u8], flags: RecvFlags) -> io::Result<Option<usize>> {
+        let mut control = rustix::net::RecvAncillaryBuffer::default();
+        loop {
+            let mut parts = [io::IoSliceMut::new(buffer)];
+            match rustix::net::recvmsg(&self.socket, &mut parts, &mut control, flags) {
+                Ok(message) if message.flags.contains(rustix::net::ReturnFlags::CTRUNC) => {
+                    return Err(io::ErrorKind::PermissionDenied.into());
+                }
+                Ok(message) if message.flags.contains(rustix::net::ReturnFlags::TRUNC) => {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                Ok(message) => {
+                    add(&self.received, message.bytes);
+                    return Ok(Some(message.bytes));
+                }
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) if flags.contains(RecvFlags::DONTWAIT) => {}
+                Err(Errno::INTR) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Sends what fits now, without waiting and without SIGPIPE. `None` says
+    /// that nothing fits.
+    ///
+    /// # Errors
+    /// As send(2); `BrokenPipe` or `ConnectionReset` when the peer is gone.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        loop {
+            match rustix::net::send(
+                &self.socket,
+                bytes,
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
+                Ok(length) => {
+                    self.sent.fetch_add(length as u64, Ordering::Relaxed);
+                    return Ok(Some(length));
+                }
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Tells a receive of 0 bytes apart: the end, or an empty message.
+    ///
+    /// # Errors
+    /// As poll(2).
+    pub fn is_at_end(&self) -> io::Result<bool> {
+        if !self.kind.packets {
+            return Ok(true);
+        }
+        let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        let now = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        rustix::event::poll(&mut fds, Some(&now))?;
+        Ok(fds.iter().any(|fd| !fd.revents().is_empty()))
+    }
+
+    /// Ends the connection from any thread: whoever waits on the socket wakes
+    /// up, and the connection closes with `reason`. The first reason stays.
+    pub fn end_by_force(&self, reason: CloseReason) {
+        let code = u8::try_from(reason.index()).unwrap_or(0);
+        let first =
+            self.forced
+                .compare_exchange(NOT_FORCED, code, Ordering::AcqRel, Ordering::Acquire);
+        if first.is_ok() {
+            // ENOTCONN says that the peer was quicker.
+            let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        }
+    }
+
+    /// The reason given to [`end_by_force`](Self::end_by_force), if it was called.
+    pub fn forced(&self) -> Option<CloseReason> {
+        match self.forced.load(Ordering::Acquire) {
+            NOT_FORCED => None,
+            code => CloseReason::from_index(usize::from(code)),
+        }
+    }
+
+    /// The reason to close with after an error of [`recv`](Self::recv) or
+    /// [`send`](Self::send).
+    pub fn reason_for(&self, error: &io::Error) -> CloseReason {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::TimedOut => CloseReason::PeerReset,
+            io::ErrorKind::InvalidData => CloseReason::MessageTooLarge,
+            io::ErrorKind::PermissionDenied => CloseReason::DescriptorsRefused,
+            _ => CloseReason::ServiceError,
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Blocking use, for an embedder's service.
+impl io::Read for &Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.recv(buffer, true)? {
+                Some(length) => return Ok(length),
+                None if self.forced().is_some() => return Ok(0),
+                None => wait_for(self.as_fd(), PollFlags::IN)?,
+            }
+        }
+    }
+}
+
+impl io::Write for &Connection {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let until = self.timeouts.write.map(|bound| Instant::now() + bound);
+        loop {
+            if let Some(length) = self.send(bytes)? {
+                return Ok(length);
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            wait_until(self.as_fd(), PollFlags::OUT, until)?;
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn wait_for(fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
+    wait_until(fd, events, None)
+}
+
+fn wait_until(fd: BorrowedFd<'_>, events: PollFlags, until: Option<Instant>) -> io::Result<()> {
+    let timeout = until.map(|until| crate::sys::time::until(until, Instant::now()));
+    let mut fds = [PollFd::from_borrowed_fd(fd, events)];
+    match rustix::event::poll(&mut fds, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn add(counter: &AtomicU64, length: usize) {
+    let now = counter.load(Ordering::Relaxed).wrapping_add(length as u64);
+    counter.store(now, Ordering::Relaxed);
+}

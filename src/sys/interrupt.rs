@@ -1,0 +1,49 @@
+//! Interrupts threads of this process that block in a system call.
+//!
+//! A signal whose handler does nothing, installed without `SA_RESTART`, makes the
+//! call return `EINTR` (signal(7)). It is SIGURG, which is ignored by default and
+//! which nothing else sends here. A signal that comes just before the call is
+//! lost, so the sender repeats until the thread has answered.
+
+use std::io;
+use std::os::unix::thread::JoinHandleExt;
+use std::ptr;
+use std::thread::JoinHandle;
+
+const SIGNAL: libc::c_int = libc::SIGURG;
+
+extern "C" fn nothing(_signal: libc::c_int) {}
+
+/// Prepares the process: installs the handler (sigaction(2)) and lets the signal
+/// through in this thread and those it starts (pthread_sigmask(3)).
+///
+/// # Errors
+/// As sigaction(2); not for any valid state of the process.
+pub fn prepare() -> io::Result<()> {
+    // SAFETY: a sigaction of zeroes is a valid one: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+    // SAFETY: `action` is valid for the call; the handler does nothing, so it is
+    // safe at any point (signal-safety(7)).
+    if unsafe { libc::sigaction(SIGNAL, &raw const action, ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a sigset of zeroes is valid storage for sigemptyset.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is valid and writable.
+    unsafe { libc::sigemptyset(&raw mut set) };
+    // SAFETY: `set` is initialised, SIGNAL is a valid signal number.
+    unsafe { libc::sigaddset(&raw mut set, SIGNAL) };
+    // SAFETY: `set` is initialised; no old mask is asked for.
+    match unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Interrupts one thread. Does nothing to one that has ended.
+pub fn thread<T>(handle: &JoinHandle<T>) {
+    // SAFETY: the handle was not joined, so the id is still that of its thread
+    // (pthread_kill(3)); for a thread that has ended glibc does nothing.
+    unsafe { libc::pthread_kill(handle.as_pthread_t() as libc::pthread_t, SIGNAL) };
+}

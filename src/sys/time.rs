@@ -1,0 +1,43 @@
+//! Spans of time in the kernel's form (timespec(3type)).
+
+use std::time::{Duration, Instant};
+
+use rustix::event::Timespec;
+
+/// How long it is from `now` until `until`; zero if that is past. Rounded up to
+/// the next microsecond, so that a waiter doesn't wake just too early.
+pub fn until(until: Instant, now: Instant) -> Timespec {
+    let span = until.saturating_duration_since(now);
+    timespec(if span.is_zero() {
+        span
+    } else {
+        span + Duration::from_micros(1)
+    })
+}
+
+/// A span as a `timespec`; one beyond the kernel's range becomes its largest.
+pub fn timespec(span: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(span.subsec_nanos()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_past_is_zero() {
+        let now = Instant::now();
+        let span = until(now, now + Duration::from_secs(1));
+        assert_eq!((span.tv_sec, span.tv_nsec), (0, 0));
+    }
+
+    #[test]
+    fn what_is_to_come_is_rounded_up() {
+        let now = Instant::now();
+        let span = until(now + Duration::from_millis(1500), now);
+        assert_eq!((span.tv_sec, span.tv_nsec), (1, 500_001_000));
+    }
+}

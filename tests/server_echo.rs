@@ -1,0 +1,360 @@
+//! The server as a library: echo over every choice of threads, many connections,
+//! limits, panics and stops. The daemon has tests of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation
+)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::num::NonZeroUsize;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use secure_socket::admission::Limits;
+use secure_socket::ids::Uid;
+use secure_socket::listener::{Address, Listener, Options, SocketPath};
+use secure_socket::policy::{Numeric, Policy, Rule};
+use secure_socket::server::{Handle, Outcome, Overload, Rules, Server, ServerError, Threads};
+use secure_socket::service::{Connection, Echo};
+use support::{PATIENCE, TempDir, is_turned_away, round_trip};
+
+struct Running {
+    path: PathBuf,
+    handle: Handle,
+    thread: JoinHandle<Result<Outcome, ServerError>>,
+    _dir: TempDir,
+}
+
+impl Running {
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn stop(self) -> Outcome {
+        self.handle.stop(Duration::from_secs(5));
+        self.thread.join().unwrap().unwrap()
+    }
+}
+
+fn own_uid() -> Uid {
+    Uid::from_raw(rustix::process::geteuid().as_raw()).unwrap()
+}
+
+fn policy(allow: &[&str]) -> Policy {
+    let names = Numeric {
+        own_user: own_uid(),
+    };
+    let rules = allow
+        .iter()
+        .map(|text| Rule::parse(text, &names).unwrap())
+        .collect();
+    Policy::new(rules, Vec::new(), own_uid())
+}
+
+fn limits(max_connections: usize) -> Limits {
+    Limits {
+        max_connections,
+        ..Limits::default()
+    }
+}
+
+fn loops(count: usize) -> Threads {
+    Threads::Loops(NonZeroUsize::new(count).unwrap())
+}
+
+fn start(threads: Threads, limits: Limits, overload: Overload, rules: Rules) -> Running {
+    let dir = TempDir::new();
+    let path = dir.join("s/echo");
+    let address = Address::Unix(SocketPath::parse(path.as_os_str()).unwrap());
+    let options = Options::new(address)
+        .nonblocking(threads != Threads::Multi)
+        .backlog(1024);
+    let listener = Listener::bind(&options).unwrap().dangerously_unconfined();
+    let server = Server::with_protocol(listener, Arc::new(Echo), rules)
+        .threads(threads)
+        .limits(limits)
+        .overload(overload)
+        .build()
+        .unwrap();
+    let handle = server.handle();
+    let thread = thread::spawn(move || server.run());
+    Running {
+        path,
+        handle,
+        thread,
+        _dir: dir,
+    }
+}
+
+fn start_default(threads: Threads) -> Running {
+    start(
+        threads,
+        limits(1000),
+        Overload::Wait,
+        Rules::new(policy(&[])),
+    )
+}
+
+const ALL: [fn() -> Threads; 3] = [|| Threads::Multi, || loops(1), || loops(2)];
+
+#[test]
+fn every_byte_comes_back() {
+    for threads in ALL {
+        let server = start_default(threads());
+        for size in [0, 1, 64, 100_000, 3_000_000] {
+            let sent: Vec<u8> = (0..size).map(|i: u32| (i % 251) as u8).collect();
+            let stream = server.connect();
+            let mut writer = stream.try_clone().unwrap();
+            let copy = sent.clone();
+            let writing = thread::spawn(move || {
+                writer.write_all(&copy).unwrap();
+                writer.shutdown(std::net::Shutdown::Write).unwrap();
+            });
+            let mut answer = Vec::new();
+            (&stream).read_to_end(&mut answer).unwrap();
+            writing.join().unwrap();
+            assert!(answer == sent, "{size} bytes");
+        }
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+#[test]
+fn those_who_speak_are_served_while_others_are_silent() {
+    for threads in ALL {
+        let server = start_default(threads());
+        let silent: Vec<_> = (0..199).map(|_| server.connect()).collect();
+        let start = Instant::now();
+        assert_eq!(round_trip(&server.connect(), b"hello"), b"hello");
+        assert!(start.elapsed() < PATIENCE / 4, "waited for the silent ones");
+        drop(silent);
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+#[test]
+fn many_at_once_and_one_after_the_other() {
+    for threads in ALL {
+        let server = start_default(threads());
+        let mut open: Vec<_> = (0..1000).map(|_| server.connect()).collect();
+        for (number, stream) in open.iter_mut().enumerate() {
+            stream.write_all(&number.to_be_bytes()).unwrap();
+        }
+        for (number, stream) in open.iter_mut().enumerate() {
+            let mut answer = [0; 8];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(usize::from_be_bytes(answer), number);
+        }
+        drop(open);
+        for number in 0..1000_u32 {
+            let stream = server.connect();
+            assert_eq!(
+                round_trip(&stream, &number.to_be_bytes()),
+                number.to_be_bytes()
+            );
+        }
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+#[test]
+fn at_the_bound_newcomers_wait() {
+    for threads in ALL {
+        let rules = Rules::new(policy(&[]));
+        let server = start(threads(), limits(2), Overload::Wait, rules);
+        let first = server.connect();
+        let second = server.connect();
+        assert_eq!((&first).write(b"1").unwrap(), 1);
+        assert_eq!((&second).write(b"2").unwrap(), 1);
+        let mut byte = [0; 1];
+        (&first).read_exact(&mut byte).unwrap();
+        (&second).read_exact(&mut byte).unwrap();
+        let third = server.connect();
+        (&third).write_all(b"3").unwrap();
+        third
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        assert!((&third).read(&mut byte).is_err(), "served beyond the bound");
+        third.set_read_timeout(Some(PATIENCE)).unwrap();
+        drop(first);
+        (&third).read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"3");
+        drop((second, third));
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+#[test]
+fn at_the_bound_newcomers_are_turned_away() {
+    for threads in ALL {
+        let rules = Rules::new(policy(&[]));
+        let server = start(threads(), limits(1), Overload::Refuse, rules);
+        let first = server.connect();
+        (&first).write_all(b"1").unwrap();
+        let mut byte = [0; 1];
+        (&first).read_exact(&mut byte).unwrap();
+        for _ in 0..5 {
+            assert!(is_turned_away(&server.connect()));
+        }
+        drop(first);
+        let end = Instant::now() + PATIENCE;
+        while is_turned_away_now(&server) {
+            assert!(Instant::now() < end, "its place was not given back");
+        }
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+fn is_turned_away_now(server: &Running) -> bool {
+    let stream = server.connect();
+    let mut byte = [0; 1];
+    (&stream).write_all(b"x").is_err() || (&stream).read_exact(&mut byte).is_err()
+}
+
+#[test]
+fn nobody_else_is_served() {
+    for threads in ALL {
+        let rules = Rules::new(policy(&["uid:4294967293"]));
+        let server = start(threads(), limits(10), Overload::Wait, rules);
+        assert!(is_turned_away(&server.connect()));
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+#[test]
+fn silence_ends_at_the_first_byte_timeout() {
+    for threads in ALL {
+        let mut rules = Rules::new(policy(&[]));
+        Arc::make_mut(&mut rules.timeouts).first_byte = Some(Duration::from_millis(100));
+        let server = start(threads(), limits(10), Overload::Wait, rules);
+        let speaks = server.connect();
+        (&speaks).write_all(b"x").unwrap();
+        assert!(is_turned_away(&server.connect()));
+        let mut byte = [0; 1];
+        (&speaks).read_exact(&mut byte).unwrap();
+        (&speaks).write_all(b"y").unwrap();
+        (&speaks).read_exact(&mut byte).unwrap();
+        drop(speaks);
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+#[test]
+fn idle_and_old_connections_end() {
+    for threads in ALL {
+        for lifetime in [false, true] {
+            let mut rules = Rules::new(policy(&[]));
+            let timeouts = Arc::make_mut(&mut rules.timeouts);
+            let bound = Some(Duration::from_millis(100));
+            if lifetime {
+                timeouts.max_lifetime = bound
+            } else {
+                timeouts.idle = bound
+            }
+            let server = start(threads(), limits(10), Overload::Wait, rules);
+            let stream = server.connect();
+            (&stream).write_all(b"x").unwrap();
+            let mut byte = [0; 1];
+            (&stream).read_exact(&mut byte).unwrap();
+            assert!(is_turned_away(&stream));
+            assert_eq!(server.stop(), Outcome::Drained);
+        }
+    }
+}
+
+#[test]
+fn one_who_does_not_read_is_closed() {
+    for threads in ALL {
+        let mut rules = Rules::new(policy(&[]));
+        Arc::make_mut(&mut rules.timeouts).write = Some(Duration::from_millis(200));
+        let server = start(threads(), limits(10), Overload::Wait, rules);
+        let stream = server.connect();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let chunk = vec![7; 65_536];
+        let end = Instant::now() + PATIENCE;
+        while (&stream).write_all(&chunk).is_ok() {
+            assert!(Instant::now() < end, "never closed");
+        }
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+#[test]
+fn a_forced_stop_closes_what_is_open() {
+    for threads in ALL {
+        let server = start_default(threads());
+        let stream = server.connect();
+        (&stream).write_all(b"x").unwrap();
+        let mut byte = [0; 1];
+        (&stream).read_exact(&mut byte).unwrap();
+        server.handle.stop(Duration::from_millis(50));
+        assert!(is_turned_away(&stream));
+        assert_eq!(server.thread.join().unwrap().unwrap(), Outcome::Forced);
+        assert!(UnixStream::connect(&server.path).is_err());
+    }
+}
+
+#[test]
+fn a_reload_closes_those_no_longer_admitted() {
+    for threads in ALL {
+        let server = start_default(threads());
+        let stream = server.connect();
+        (&stream).write_all(b"x").unwrap();
+        let mut byte = [0; 1];
+        (&stream).read_exact(&mut byte).unwrap();
+        assert_eq!(
+            server
+                .handle
+                .reload(Rules::new(policy(&["any"])), limits(10)),
+            0
+        );
+        (&stream).write_all(b"y").unwrap();
+        (&stream).read_exact(&mut byte).unwrap();
+        let none = Rules::new(policy(&["uid:4294967293"]));
+        assert_eq!(server.handle.reload(none, limits(10)), 1);
+        assert!(is_turned_away(&stream));
+        assert!(is_turned_away(&server.connect()));
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+fn greet(connection: &Connection) -> std::io::Result<()> {
+    let mut line = [0; 5];
+    { connection }.read_exact(&mut line)?;
+    assert_ne!(&line, b"panic", "as asked");
+    { connection }.write_all(b"hello ")?;
+    { connection }.write_all(&line)
+}
+
+#[test]
+fn a_panic_closes_one_connection_only() {
+    let dir = TempDir::new();
+    let path = dir.join("s/service");
+    let address = Address::Unix(SocketPath::parse(path.as_os_str()).unwrap());
+    let listener = Listener::bind(&Options::new(address))
+        .unwrap()
+        .dangerously_unconfined();
+    let rules = Rules::new(policy(&[]));
+    let server = Server::with_service(listener, greet, rules)
+        .build()
+        .unwrap();
+    let handle = server.handle();
+    let thread = thread::spawn(move || server.run());
+    for _ in 0..10 {
+        let bad = UnixStream::connect(&path).unwrap();
+        assert_eq!(round_trip(&bad, b"panic"), b"");
+        let good = UnixStream::connect(&path).unwrap();
+        assert_eq!(round_trip(&good, b"world"), b"hello world");
+    }
+    handle.stop(Duration::from_secs(5));
+    assert_eq!(thread.join().unwrap().unwrap(), Outcome::Drained);
+}

@@ -177,7 +177,11 @@ impl Trail {
         if state.damaged && state.keepers == 0 {
             state.repair();
         }
-        let sequence = state.write(members)?;
+        let written = state.write(members);
+        if written.is_err() {
+            self.work.notify_one();
+        }
+        let sequence = written?;
         let must_sync = self.sync == SyncPolicy::Each;
         if state.keepers == 0 {
             self.tend(state, must_sync);

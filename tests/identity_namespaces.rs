@@ -76,7 +76,13 @@ fn check(
         .args(&server[1..])
         .arg(lab.path("trusted"))
         .args(HELPER_ARGS);
-    let script = format!("{setup}serve {} {rule}", path.display());
+    let serve_step = if setup == "starved" {
+        "serve-starved"
+    } else {
+        "serve"
+    };
+    let setup = setup.trim_start_matches("starved");
+    let script = format!("{setup}{serve_step} {} {rule}", path.display());
     let mut server_process = serve(command, &path, &script);
     let script = format!("{peer}connect {};wait", path.display());
     let mut client = self::command(&lab.path("trusted"), user, &script)
@@ -257,4 +263,40 @@ fn executables_of_others_need_the_capability() {
     );
     // A server that is not dumpable still finds its own descriptors in /proc.
     check(&lab, &plain, "undumpable;", &WEB, "", &exe, "rule 1");
+}
+
+#[test]
+fn without_a_free_descriptor_processes_are_unreadable_and_users_are_not() {
+    let Some(lab) = lab_with_sockets("starved") else {
+        return;
+    };
+    let server = ["prlimit", "--nofile=40", "--"];
+    let exe = format!("exe:{}", lab.path("trusted").display());
+    check(
+        &lab,
+        &server,
+        "starved",
+        &WEB,
+        "",
+        "uid:33,gid:33",
+        "rule 1, rule 1",
+    );
+    check(
+        &lab,
+        &server,
+        "starved",
+        &WEB,
+        "",
+        &exe,
+        "unreadable_exe, rule 1",
+    );
+    check(
+        &lab,
+        &server,
+        "starved",
+        &WEB,
+        "",
+        "name:trusted",
+        "unreadable_name, rule 1",
+    );
 }

@@ -92,6 +92,8 @@ impl Drop for Closer {
 #[derive(Clone)]
 pub struct Checker {
     closer: Arc<Closer>,
+    /// Without threads: whoever asks reads for himself.
+    is_direct: bool,
 }
 
 impl fmt::Debug for Checker {
@@ -133,13 +135,7 @@ impl Checker {
     ///
     /// If `/proc` isn't there, or is something else.
     pub fn new(config: CheckerConfig) -> io::Result<(Self, Vec<CheckerThread>)> {
-        let shared = Arc::new(Shared {
-            config,
-            proc: ProcRoot::open()?,
-            reads: Queue::new(config.queue),
-            digests: Queue::new(config.queue),
-            cache: std::sync::Mutex::new(Cache::new(config.digests_remembered)),
-        });
+        let shared = Arc::new(Shared::new(config)?);
         let reader = Arc::clone(&shared);
         let reader: Box<dyn FnOnce() + Send> = Box::new(move || reader.serve_reads());
         let mut threads = vec![CheckerThread {
@@ -154,12 +150,7 @@ impl Checker {
                 body: hasher,
             });
         }
-        Ok((
-            Self {
-                closer: Arc::new(Closer(shared)),
-            },
-            threads,
-        ))
+        Ok((Self::of(shared, false), threads))
     }
 
     /// As [`Checker::new`], with the threads started here: for programs that have
@@ -177,6 +168,23 @@ impl Checker {
                 .spawn(move || thread.run())?;
         }
         Ok(checker)
+    }
+
+    /// Without threads: each question is answered on the thread that asks, digests
+    /// included. For clients, which ask once, and outside any sandbox.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checker::new`].
+    pub fn direct(config: CheckerConfig) -> io::Result<Self> {
+        Ok(Self::of(Arc::new(Shared::new(config)?), true))
+    }
+
+    fn of(shared: Arc<Shared>, is_direct: bool) -> Self {
+        Self {
+            closer: Arc::new(Closer(shared)),
+            is_direct,
+        }
     }
 
     /// Has a peer's process read, and hands the answer to `on_done` on a thread of
@@ -205,6 +213,9 @@ impl Checker {
             deadline,
             on_done,
         };
+        if self.is_direct {
+            return self.closer.0.read_here(job);
+        }
         if let Err(job) = self.closer.0.reads.push(job) {
             job.answer(Err(Unreadable::Busy));
         }
@@ -223,6 +234,16 @@ impl Checker {
 }
 
 impl Shared {
+    fn new(config: CheckerConfig) -> io::Result<Self> {
+        Ok(Self {
+            config,
+            proc: ProcRoot::open()?,
+            reads: Queue::new(config.queue),
+            digests: Queue::new(config.queue),
+            cache: std::sync::Mutex::new(Cache::new(config.digests_remembered)),
+        })
+    }
+
     fn serve_reads(&self) {
         loop {
             // Digests that nobody got to in time are answered from here: the threads
@@ -265,11 +286,14 @@ impl Shared {
     fn serve_digests(&self) {
         while let Some(job) = self.digests.pop(None) {
             let Some(job) = job else { continue };
-            guard(|| {
-                let facts = self.confirm_with(&job, |file, key| self.digest(file, key, &job));
-                job.answer(facts);
-            });
+            guard(|| self.read_here(job));
         }
+    }
+
+    /// Reads everything, the digest included.
+    fn read_here(&self, job: Job) {
+        let facts = self.confirm_with(&job, |file, key| self.digest(file, key, &job));
+        job.answer(facts);
     }
 
     fn digest(&self, file: &std::fs::File, key: &Key, job: &Job) -> Result<[u8; 32], Unreadable> {

@@ -23,6 +23,7 @@ mod names;
 mod parse;
 mod reach;
 mod rule;
+mod server;
 mod text;
 
 pub use crate::peer::{Facts, Needs};
@@ -36,4 +37,5 @@ pub use names::SystemNames;
 pub use names::{Names, Numeric};
 pub use reach::Warning;
 pub use rule::{MAX_ALTERNATIVES, MAX_CLAUSES, MAX_RULE_BYTES, Rule, RuleBuilder, RuleError};
+pub use server::{ServerError, verify_server};
 pub use text::{escape, split_list};

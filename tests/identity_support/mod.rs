@@ -11,6 +11,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::zombie_processes,
     unreachable_pub
 )]
 
@@ -369,7 +370,13 @@ pub fn run_script() {
                 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
                 set_dumpable_behavior(DumpableBehavior::NotDumpable).unwrap();
             }
+            "listen" => {
+                let _listener = UnixListener::bind(value).unwrap();
+                set_mode(Path::new(value), 0o666);
+                std::thread::sleep(Duration::from_secs(600));
+            }
             "serve" => serve(value),
+            "serve-starved" => serve_starved(value),
             "reuse" => reuse(Path::new(value)),
             "reuse-pinned" => reuse_pinned(Path::new(value)),
             "forever" => std::thread::sleep(Duration::from_secs(600)),
@@ -410,6 +417,22 @@ fn serve(value: &str) {
     set_mode(Path::new(path), 0o666);
     let (stream, _) = listener.accept().unwrap();
     println!("\nVERDICT {}", judge.verdict(&stream));
+}
+
+/// The same without a free descriptor, then with some again.
+fn serve_starved(value: &str) {
+    let (path, rule) = value.split_once(' ').unwrap();
+    let judge = Judge::new(&[rule], &[]);
+    let listener = UnixListener::bind(path).unwrap();
+    set_mode(Path::new(path), 0o666);
+    let (stream, _) = listener.accept().unwrap();
+    let mut files = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        files.push(file);
+    }
+    let starved = judge.verdict(&stream);
+    drop(files);
+    println!("\nVERDICT {starved}, {}", judge.verdict(&stream));
 }
 
 /// Has a process connect and exit, and the trusted program start under its number,

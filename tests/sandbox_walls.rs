@@ -11,9 +11,14 @@
 mod attempts;
 #[path = "sandbox/children.rs"]
 mod children;
+#[path = "sandbox/logging.rs"]
+mod logging;
 
+use std::ffi::CString;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use secure_socket::sandbox::Role;
 
@@ -32,6 +37,30 @@ fn child(words: &[&str]) -> Output {
         .stdin(Stdio::null())
         .output()
         .expect("child starts")
+}
+
+/// A directory of its own, removed when dropped: the child may not.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sandbox_walls.{}.{next}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("directory");
+        Self(path)
+    }
+
+    fn path(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 fn describe(output: &Output) -> String {
@@ -133,7 +162,17 @@ fn a_privileged_thread_keeps_its_capability_and_no_other() {
 }
 
 fn a_worker_is_confined_to_its_paths_and_ports() {
-    check_succeeds(&["landlock"]);
+    let directory = Directory::new();
+    check_succeeds(&["landlock", &directory.path()]);
+}
+
+fn the_log_with_every_sink_lives() {
+    let directory = Directory::new();
+    let queue = format!("/sandbox_walls.{}", std::process::id());
+    check_succeeds(&["log", &directory.path(), &queue]);
+    let name = CString::new(queue).expect("no NUL");
+    // SAFETY: a string that ends in NUL.
+    unsafe { libc::mq_unlink(name.as_ptr()) };
 }
 
 fn a_second_thread_is_refused() {
@@ -178,6 +217,7 @@ const CASES: &[(&str, fn())] = cases![
     every_thread_stands_behind_every_wall,
     a_privileged_thread_keeps_its_capability_and_no_other,
     a_worker_is_confined_to_its_paths_and_ports,
+    the_log_with_every_sink_lives,
     a_second_thread_is_refused,
     a_start_sheds_descriptors_and_variables,
     a_stop_and_a_continue_in_mid_call_are_survived,

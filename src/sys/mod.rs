@@ -22,8 +22,8 @@ pub(crate) mod seccomp;
 #[cfg(feature = "sandbox")]
 pub(crate) mod startup;
 
-pub(crate) mod inherited;
 pub mod buffer;
+pub(crate) mod inherited;
 pub mod interrupt;
 pub mod socket;
 pub mod time;

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::channel;
 use std::thread::Builder;
@@ -28,7 +28,8 @@ pub(crate) fn run(words: &[&str]) -> ExitCode {
         ["foreign", kind, action] => foreign(kind, self::action(action)),
         ["status"] => status(),
         ["privileged"] => privileged(),
-        ["landlock"] => landlock(),
+        ["landlock", directory] => landlock(Path::new(directory)),
+        ["log", directory, queue] => crate::logging::log(Path::new(directory), queue),
         ["threads"] => threads(),
         ["early"] => early(),
         ["stopped"] => stopped(),
@@ -285,9 +286,8 @@ fn privileged() {
     drop(stop);
 }
 
-fn landlock() {
-    let directory = PathBuf::from(format!("/tmp/sandbox_walls.{}", std::process::id()));
-    fs::create_dir(&directory).expect("directory");
+fn landlock(directory: &Path) {
+    let directory = directory.to_owned();
     fs::write(directory.join("old"), "x").expect("file");
     let open_port = TcpListener::bind("127.0.0.1:0").expect("bound");
     let shut_port = TcpListener::bind("127.0.0.1:0").expect("bound");
@@ -349,8 +349,6 @@ fn landlock() {
     );
     denied(fs::read("/etc/passwd").expect_err("outside"));
     fs::remove_file(directory.join("new")).expect("granted to the main thread too");
-    // The directory itself lies outside; the parent of this process removes it not,
-    // so it stays empty in /tmp until the system cleans up.
 }
 
 fn threads() {

@@ -3,8 +3,10 @@
 //! A trait, so that tests and fuzz targets bring their own; the daemon asks the
 //! name service of the system.
 
+use std::ffi::OsString;
 use std::io;
 
+use super::settings::Surroundings;
 use crate::ids::{Gid, Uid};
 use crate::policy::Names;
 use crate::sys::account;
@@ -59,6 +61,38 @@ impl Accounts for SystemAccounts {
 
     fn groups_of(&self, name: &str, primary: Gid) -> io::Result<Vec<Gid>> {
         account::groups_of(name, primary)
+    }
+}
+
+/// What this process is run by and with.
+#[derive(Clone, Debug)]
+pub struct OwnProcess {
+    euid: Uid,
+    egid: Gid,
+    runtime_dir: Option<OsString>,
+}
+
+impl OwnProcess {
+    /// Asks the kernel and the environment. `None` if an id has no number that
+    /// could be one, which no process has (setresuid(2)).
+    pub fn look() -> Option<Self> {
+        Some(Self {
+            euid: Uid::from_raw(rustix::process::geteuid().as_raw())?,
+            egid: Gid::from_raw(rustix::process::getegid().as_raw())?,
+            runtime_dir: std::env::var_os("XDG_RUNTIME_DIR"),
+        })
+    }
+
+    /// The same as [`parse`](super::parse) takes it, with the system's accounts.
+    /// For a reload, ask once at the start: after a drop of privileges the
+    /// process is another.
+    pub fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            euid: self.euid,
+            egid: self.egid,
+            runtime_dir: self.runtime_dir.as_ref(),
+            accounts: &SystemAccounts,
+        }
     }
 }
 

@@ -86,6 +86,18 @@ pub fn digest_input(settings: &Settings) -> String {
     text
 }
 
+/// Options that differ and that a reload does not put in force.
+pub fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let texts = |settings: &Settings, name: &str| {
+        let one = settings.effective.iter().find(|one| one.key.name == name);
+        let values = one.iter().flat_map(|one| &one.values);
+        values.map(|value| value.value.clone()).collect::<Vec<_>>()
+    };
+    let fixed = DAEMON.keys().filter(|key| !key.live);
+    let differs = |name: &&str| texts(old, name) != texts(new, name);
+    fixed.map(|key| key.name).filter(differs).collect()
+}
+
 /// All rules with the ids of the names in them.
 fn rules(settings: &Settings) -> Vec<(&'static str, usize, String)> {
     let mut found = Vec::new();

@@ -18,6 +18,7 @@ use super::values;
 use crate::frame::{FrameLimit, Pattern, Subject};
 use crate::listener::{Kind, SocketPath};
 use crate::policy::Rule;
+use crate::trail::Head;
 
 /// What `secure_socketctl` is to do.
 #[derive(Debug)]
@@ -38,8 +39,8 @@ pub enum CtlCommand {
     VerifyTrail {
         /// The files.
         files: Vec<PathBuf>,
-        /// The digest that the last line must have.
-        head: Option<[u8; 32]>,
+        /// Lines that must be in them.
+        heads: Vec<Head>,
     },
     /// Print how to call the program, or what one option means.
     Help(Option<&'static Key>),
@@ -174,7 +175,11 @@ fn command(
     let parallel = reader.number("respond_parallel");
     let timeout = reader.duration("respond_timeout");
     let mq_name = reader.one("mq_name", values::mq_name);
-    let head = reader.maybe("head", digest).map(|head| head.value);
+    let heads = reader
+        .many("head", head)
+        .into_iter()
+        .map(|one| one.value)
+        .collect();
     let Some((verb, place)) = &line.verb else {
         let text = "expected connect, publish, subscribe, request, respond, mqcat, verify-trail, \
                     help or version";
@@ -234,7 +239,7 @@ fn command(
             if files.is_empty() {
                 usage(reader, Some(place), "expected a file of the trail");
             }
-            Some(CtlCommand::VerifyTrail { files, head })
+            Some(CtlCommand::VerifyTrail { files, heads })
         }
         // `help` and `version` were answered before.
         _ => None,
@@ -303,21 +308,8 @@ fn messages(reader: &mut Reader<'_>) -> Option<Messages> {
     })
 }
 
-/// 64 hexadecimal digits.
-fn digest(text: &str) -> Result<[u8; 32], Wrong> {
-    let what = "64 hexadecimal digits";
-    if let Some(caret) = text.find(|c: char| !c.is_ascii_hexdigit()) {
-        return Err(Wrong::expected(what, text, caret));
-    }
-    let digits = text
-        .chars()
-        .filter_map(|c| c.to_digit(16))
-        .collect::<Vec<_>>();
-    let byte = |pair: &[u32]| match pair {
-        [high, low] => u8::try_from(high * 16 + low).ok(),
-        _ => None,
-    };
-    let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
-    let digest = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    digest.ok_or_else(|| Wrong::expected(what, text, 0))
+/// `SEQUENCE:SHA256`.
+fn head(text: &str) -> Result<Head, Wrong> {
+    let what = "SEQUENCE:SHA256, with 64 hexadecimal digits";
+    Head::parse(text).ok_or_else(|| Wrong::expected(what, text, 0))
 }

@@ -108,6 +108,13 @@ pub fn option(key: &Key) -> String {
     text.push('\n');
     paragraph(&mut text, "", &format!("Takes {}.", plain(&value(key))));
     paragraph(&mut text, "", &format!("Default: {}.", plain(preset(key))));
+    if key.live {
+        paragraph(
+            &mut text,
+            "",
+            "A reload (SIGHUP) puts a new value in force.",
+        );
+    }
     if !key.old.is_empty() {
         let old = key.old.join(", ");
         paragraph(&mut text, "", &format!("In the original's files: {old}."));

@@ -87,6 +87,9 @@ pub struct Key {
     /// Names that the original program's parameter files had for it, besides its
     /// own in upper case.
     pub old: &'static [&'static str],
+    /// Whether a reload (SIGHUP) puts a new value in force; else it waits for the
+    /// next start.
+    pub live: bool,
     /// Whether the room behind it is there. If not, giving it refuses the start.
     pub built: bool,
 }
@@ -101,6 +104,7 @@ impl Key {
             help: "",
             example: "",
             old: &[],
+            live: false,
             built: true,
         }
     }
@@ -111,6 +115,10 @@ impl Key {
 
     pub(super) const fn example(self, example: &'static str) -> Self {
         Self { example, ..self }
+    }
+
+    pub(super) const fn live(self) -> Self {
+        Self { live: true, ..self }
     }
 
     pub(super) const fn list(self) -> Self {

@@ -30,19 +30,18 @@ mod words;
 use std::ffi::OsString;
 use std::path::Path;
 
-pub use accounts::{Accounts, SystemAccounts};
-pub use check::{digest_input, effective};
+pub use accounts::{Accounts, OwnProcess, SystemAccounts};
+pub use check::{digest_input, effective, needs_restart};
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Source, Weight};
 pub use endpoint::{Endpoint, HostPort};
 pub use reader::{Effective, Origin, Sourced};
 pub use settings::{
-    BrokerSettings, LimitSettings, LogSettings, LogTarget, MetricsSettings, PeerSettings, Permit,
-    PermitAction, ProcessChecks, ServiceSettings, Settings, SocketSettings, Surroundings,
-    TrailSettings, WallSettings,
+    LimitSettings, LogSettings, LogTarget, MetricsSettings, PeerSettings, ProcessChecks,
+    ServiceSettings, Settings, SocketSettings, Surroundings, WallSettings,
 };
 pub use words::{
-    Auto, CheckOverload, Domain, LogFormat, LogOverflow, LogSink, Overload, ProxyProtocol, Service,
-    Threads, TrailSync, UpstreamIdentity,
+    CheckOverload, Domain, LogFormat, LogOverflow, LogSink, ProxyProtocol, Service,
+    UpstreamIdentity,
 };
 
 use crate::policy::{Facts, describe};

@@ -3,8 +3,11 @@
 //! Each knows its words, so that the table and the types can be held against
 //! each other by a test.
 
+use std::num::NonZeroUsize;
+
 use super::given::Wrong;
 use super::values;
+use crate::server::{Choice, Overload, Threads};
 
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? })+) => {
@@ -49,15 +52,6 @@ words! {
         /// IPv6.
         Inet6 = "AF_INET6",
     }
-    /// A choice that can be left to the program.
-    Auto {
-        /// As fits the rest of the configuration.
-        Auto = "auto",
-        /// In any case.
-        Yes = "yes",
-        /// In no case.
-        No = "no",
-    }
     /// What happens to peers whose process can't be checked yet, because too
     /// many wait already.
     CheckOverload {
@@ -89,13 +83,6 @@ words! {
         /// Version 2, binary.
         V2 = "v2",
     }
-    /// What happens at `max_connections`.
-    Overload {
-        /// Newcomers wait in the kernel's backlog.
-        Wait = "wait",
-        /// They are accepted and closed.
-        Refuse = "refuse",
-    }
     /// Form of log lines.
     LogFormat {
         /// For people.
@@ -125,41 +112,43 @@ words! {
         /// The syslog server `log_remote`.
         Remote = "remote",
     }
-    /// When the trail is synced to the disk.
-    TrailSync {
-        /// When the kernel likes.
-        No = "no",
-        /// After each batch.
-        Batch = "batch",
-        /// After each line, before the decision takes effect.
-        Each = "each",
+}
+
+/// `auto`, `yes` or `no`.
+pub(crate) fn choice(text: &str) -> Result<Choice, Wrong> {
+    match values::word(text, CHOICES)? {
+        "auto" => Ok(Choice::Auto),
+        "yes" => Ok(Choice::Yes),
+        _ => Ok(Choice::No),
     }
 }
 
-/// How connections are spread over threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Threads {
-    /// A bounded pool, one connection per worker.
-    Multi,
-    /// So many threads, 1 to 1024, that share all connections; `single` is 1.
-    Shared(u16),
+const CHOICES: &[&str] = &["auto", "yes", "no"];
+
+/// `wait` or `refuse`.
+pub(crate) fn overload(text: &str) -> Result<Overload, Wrong> {
+    match values::word(text, OVERLOADS)? {
+        "wait" => Ok(Overload::Wait),
+        _ => Ok(Overload::Refuse),
+    }
 }
 
-impl Threads {
-    pub(crate) fn parse(text: &str) -> Result<Self, Wrong> {
-        let what = "multi, single or a number from 1 to 1024";
-        match text {
-            "multi" => Ok(Self::Multi),
-            "single" => Ok(Self::Shared(1)),
-            _ => {
-                let number = values::number(text, 1, 1024);
-                let number = number.ok().and_then(|number| u16::try_from(number).ok());
-                number
-                    .map(Self::Shared)
-                    .ok_or_else(|| Wrong::expected(what, text, 0))
-            }
-        }
-    }
+const OVERLOADS: &[&str] = &["wait", "refuse"];
+
+/// `multi`, `single`, or a number of threads.
+pub(crate) fn threads(text: &str) -> Result<Threads, Wrong> {
+    let what = "multi, single or a number from 1 to 1024";
+    let loops = match text {
+        "multi" => return Ok(Threads::Multi),
+        "single" => Some(1),
+        _ => values::number(text, 1, 1024).ok(),
+    };
+    let loops = loops
+        .and_then(|loops| usize::try_from(loops).ok())
+        .and_then(NonZeroUsize::new);
+    loops
+        .map(Threads::Loops)
+        .ok_or_else(|| Wrong::expected(what, text, 0))
 }
 
 #[cfg(test)]
@@ -171,16 +160,15 @@ mod tests {
     fn the_types_and_the_table_know_the_same_words() {
         let types = [
             ("domain", Domain::WORDS),
-            ("process_proof", Auto::WORDS),
-            ("session_ends_with_peer", Auto::WORDS),
+            ("process_proof", CHOICES),
+            ("session_ends_with_peer", CHOICES),
             ("process_check_overload", CheckOverload::WORDS),
             ("service", Service::WORDS),
             ("upstream_identity", UpstreamIdentity::WORDS),
             ("proxy_protocol", ProxyProtocol::WORDS),
-            ("overload", Overload::WORDS),
+            ("overload", OVERLOADS),
             ("log_format", LogFormat::WORDS),
             ("log_overflow", LogOverflow::WORDS),
-            ("trail_sync", TrailSync::WORDS),
         ];
         for (name, words) in types {
             assert_eq!(DAEMON.find(name).unwrap().kind, Kind::Word(words), "{name}");
@@ -189,11 +177,12 @@ mod tests {
 
     #[test]
     fn threads_are_a_pool_or_a_number() {
-        assert_eq!(Threads::parse("multi"), Ok(Threads::Multi));
-        assert_eq!(Threads::parse("single"), Ok(Threads::Shared(1)));
-        assert_eq!(Threads::parse("1024"), Ok(Threads::Shared(1024)));
+        let loops = |number| Ok(Threads::Loops(NonZeroUsize::new(number).unwrap()));
+        assert_eq!(threads("multi"), Ok(Threads::Multi));
+        assert_eq!(threads("single"), loops(1));
+        assert_eq!(threads("1024"), loops(1024));
         for text in ["0", "1025", "", "two", "-1"] {
-            assert!(Threads::parse(text).is_err(), "{text:?}");
+            assert!(threads(text).is_err(), "{text:?}");
         }
     }
 }

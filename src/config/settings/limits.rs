@@ -8,11 +8,13 @@ use super::super::key::Kind;
 use super::super::reader::Reader;
 use super::super::table::limits::OFFENCES;
 use super::super::values;
-use super::super::words::{Overload, Service, Threads};
+use super::super::words::{self, Service};
 use super::Surroundings;
 use super::peers;
 use crate::admission::{Abuse, Exception, Limits, Offences};
 use crate::policy::{Names, Policy};
+use crate::server::{Overload, Threads};
+use crate::service::Timeouts;
 
 /// How many, how fast and for how long.
 #[derive(Clone, Debug)]
@@ -23,19 +25,8 @@ pub struct LimitSettings {
     pub threads: Threads,
     /// What happens at `max_connections`.
     pub overload: Overload,
-    /// Until the first byte in either direction. `None` is no bound, here and
-    /// below.
-    pub first_byte_timeout: Option<Duration>,
-    /// Since the last byte in either direction.
-    pub idle_timeout: Option<Duration>,
-    /// To connect to one upstream.
-    pub connect_timeout: Option<Duration>,
-    /// For a peer that does not read.
-    pub write_timeout: Option<Duration>,
-    /// For the other direction, once one has ended.
-    pub half_close_timeout: Option<Duration>,
-    /// From accept to the end, whatever happens.
-    pub max_lifetime: Option<Duration>,
+    /// Bounds of time for one connection.
+    pub timeouts: Timeouts,
     /// How long a graceful stop waits; zero does not wait.
     pub stop_timeout: Duration,
 }
@@ -53,14 +44,16 @@ pub(super) fn read(
     let first_byte_timeout = first_byte(reader, service)?;
     Some(LimitSettings {
         admission: admission(reader, &names, policy)?,
-        threads: reader.one("threads", Threads::parse)?,
-        overload: reader.one("overload", Overload::parse)?,
-        first_byte_timeout,
-        idle_timeout: reader.timeout("idle_timeout")?,
-        connect_timeout: reader.timeout("connect_timeout")?,
-        write_timeout: reader.timeout("write_timeout")?,
-        half_close_timeout: reader.timeout("half_close_timeout")?,
-        max_lifetime: reader.timeout("max_lifetime")?,
+        threads: reader.one("threads", words::threads)?,
+        overload: reader.one("overload", words::overload)?,
+        timeouts: Timeouts {
+            first_byte: first_byte_timeout,
+            idle: reader.timeout("idle_timeout")?,
+            connect: reader.timeout("connect_timeout")?,
+            write: reader.timeout("write_timeout")?,
+            half_close: reader.timeout("half_close_timeout")?,
+            max_lifetime: reader.timeout("max_lifetime")?,
+        },
         stop_timeout: reader.duration("stop_timeout")?,
     })
 }

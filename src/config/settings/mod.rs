@@ -19,8 +19,8 @@ use std::ffi::OsString;
 pub use limits::LimitSettings;
 pub use logs::{LogSettings, LogTarget};
 pub use peers::{PeerSettings, ProcessChecks};
-pub use records::{MetricsSettings, TrailSettings};
-pub use service::{BrokerSettings, Permit, PermitAction, ServiceSettings};
+pub use records::MetricsSettings;
+pub use service::ServiceSettings;
 pub use socket::SocketSettings;
 pub use walls::WallSettings;
 
@@ -33,6 +33,7 @@ use super::given::Given;
 use super::key::DAEMON;
 use super::reader::{Effective, Reader};
 use crate::ids::{Gid, Uid};
+use crate::trail;
 
 /// What a configuration depends on besides its own text.
 #[derive(Clone, Copy)]
@@ -61,7 +62,7 @@ pub struct Settings {
     /// What is logged, where to.
     pub logs: LogSettings,
     /// The trail of decisions, if there is one.
-    pub trail: Option<TrailSettings>,
+    pub trail: Option<trail::Options>,
     /// The metrics socket, if there is one.
     pub metrics: Option<MetricsSettings>,
     /// What the server gives up.
@@ -106,7 +107,7 @@ fn read_groups(reader: &mut Reader<'_>, surroundings: &Surroundings<'_>) -> Opti
     let service = service::read(reader, surroundings, own_user, &socket)?;
     let limits = limits::read(reader, surroundings, &peers.policy, service.service)?;
     let logs = logs::read(reader)?;
-    let trail = records::read_trail(reader)?;
+    let trail = records::read_trail(reader, walls.run_as.as_ref())?;
     let metrics = records::read_metrics(reader, surroundings, own_user)?;
     peers::check_against_service(reader, &peers, &socket, service.service);
     records::check_paths(reader, &socket, &logs, trail.as_ref(), metrics.as_ref());

@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::super::accounts::RuleNames;
 use super::super::given::Wrong;
 use super::super::reader::{Reader, Sourced};
-use super::super::words::{Auto, CheckOverload, Service};
+use super::super::words::{self, CheckOverload, Service};
 use super::{SocketSettings, Surroundings};
 use crate::ids::Uid;
 use crate::listener::Address;
 use crate::policy::{Criterion, Names, Policy, Rule, RuleBuilder, Warning};
+use crate::server::Choice;
 
 /// Who is admitted.
 #[derive(Clone, Debug)]
@@ -17,11 +18,11 @@ pub struct PeerSettings {
     /// The rules.
     pub policy: Policy,
     /// Whether peers prove that they are the process that was checked.
-    pub process_proof: Auto,
+    pub process_proof: Choice,
     /// How long they may take for it.
     pub proof_timeout: Duration,
     /// Whether a connection ends with the authorised process.
-    pub session_ends_with_peer: Auto,
+    pub session_ends_with_peer: Choice,
     /// How processes are checked.
     pub checks: ProcessChecks,
 }
@@ -82,9 +83,9 @@ pub(super) fn read(
     };
     Some(PeerSettings {
         policy,
-        process_proof: reader.one("process_proof", Auto::parse)?,
+        process_proof: reader.one("process_proof", words::choice)?,
         proof_timeout: reader.duration("proof_timeout")?,
-        session_ends_with_peer: reader.one("session_ends_with_peer", Auto::parse)?,
+        session_ends_with_peer: reader.one("session_ends_with_peer", words::choice)?,
         checks,
     })
 }
@@ -185,18 +186,18 @@ pub(super) fn check_against_service(
                         such as allow=address:127.0.0.0/8";
             reader.error("domain", text);
         }
-        if peers.process_proof == Auto::Yes {
+        if peers.process_proof == Choice::Yes {
             reader.error(
                 "process_proof",
                 "expected no or auto: only unix sockets can prove it",
             );
         }
-        if peers.session_ends_with_peer == Auto::Yes {
+        if peers.session_ends_with_peer == Choice::Yes {
             let text = "expected no or auto: the process of a peer over the internet is not known";
             reader.error("session_ends_with_peer", text);
         }
     }
-    if peers.process_proof == Auto::No && service == Service::Broker {
+    if peers.process_proof == Choice::No && service == Service::Broker {
         let executable = peers
             .policy
             .allow_rules()

@@ -6,25 +6,13 @@ use super::super::accounts::RuleNames;
 use super::super::endpoint;
 use super::super::reader::Reader;
 use super::super::values;
-use super::super::words::TrailSync;
 use super::socket::{RightsOptions, rights, warn_of_rights};
 use super::{LogSettings, SocketSettings, Surroundings, peers};
 use crate::ids::{Gid, Uid};
 use crate::listener::{Address, SocketMode, SocketPath};
 use crate::policy::Policy;
-
-/// The trail of decisions.
-#[derive(Clone, Debug)]
-pub struct TrailSettings {
-    /// Where it is.
-    pub file: PathBuf,
-    /// When it is synced.
-    pub sync: TrailSync,
-    /// At how many bytes it is rolled.
-    pub max_size: u64,
-    /// How many rolled files are kept; `None`: all.
-    pub keep: Option<u32>,
-}
+use crate::sandbox::RunAs;
+use crate::trail::{Options, SyncPolicy};
 
 /// The metrics socket.
 #[derive(Clone, Debug)]
@@ -44,9 +32,18 @@ const METRICS: RightsOptions = RightsOptions {
     group: "metrics_group",
 };
 
-pub(super) fn read_trail(reader: &mut Reader<'_>) -> Option<Option<TrailSettings>> {
+pub(super) fn read_trail(
+    reader: &mut Reader<'_>,
+    run_as: Option<&RunAs>,
+) -> Option<Option<Options>> {
     let file = reader.maybe("trail_file", |text| values::path(text).map(PathBuf::from));
-    let sync = reader.one("trail_sync", TrailSync::parse)?;
+    let sync = reader.one("trail_sync", |text| {
+        match values::word(text, &["no", "batch", "each"])? {
+            "no" => Ok(SyncPolicy::No),
+            "batch" => Ok(SyncPolicy::Batch),
+            _ => Ok(SyncPolicy::Each),
+        }
+    })?;
     let max_size = reader.size("trail_max_size")?;
     let keep: u32 = reader.number("trail_keep")?;
     let Some(file) = file else {
@@ -55,9 +52,11 @@ pub(super) fn read_trail(reader: &mut Reader<'_>) -> Option<Option<TrailSettings
         }
         return Some(None);
     };
-    let keep = (keep > 0).then_some(keep);
-    Some(Some(TrailSettings {
-        file: file.value,
+    let owner = run_as.map(|run_as| (run_as.uid, run_as.gid));
+    let keep = usize::try_from(keep).ok()?;
+    Some(Some(Options {
+        path: file.value,
+        owner,
         sync,
         max_size,
         keep,
@@ -103,7 +102,7 @@ pub(super) fn check_paths(
     reader: &mut Reader<'_>,
     socket: &SocketSettings,
     logs: &LogSettings,
-    trail: Option<&TrailSettings>,
+    trail: Option<&Options>,
     metrics: Option<&MetricsSettings>,
 ) {
     let own = match &socket.address {
@@ -119,7 +118,7 @@ pub(super) fn check_paths(
         .filter_map(SocketPath::as_path)
         .collect();
     let log_file = logs.file.as_deref();
-    let trail_file = trail.map(|trail| trail.file.as_path());
+    let trail_file = trail.map(|trail| trail.path.as_path());
     for (name, file) in [("log_file", log_file), ("trail_file", trail_file)] {
         if file.is_some_and(|file| sockets.contains(&file)) {
             reader.error(name, "is the path of a socket");

@@ -1,7 +1,5 @@
 //! What an admitted peer gets.
 
-use std::time::Duration;
-
 use super::super::accounts::RuleNames;
 use super::super::endpoint::{self, Endpoint};
 use super::super::given::Wrong;
@@ -13,7 +11,8 @@ use super::{SocketSettings, Surroundings};
 use crate::frame::{FrameLimit, Pattern};
 use crate::ids::Uid;
 use crate::listener::Address;
-use crate::policy::{Names, Rule};
+use crate::policy::Names;
+use crate::service::broker::{Action, Limits, Permit, Permits};
 
 /// What an admitted peer gets.
 #[derive(Clone, Debug)]
@@ -28,51 +27,10 @@ pub struct ServiceSettings {
     pub proxy_protocol: ProxyProtocol,
     /// How many descriptors it forwards with one message, 0 to 253.
     pub relay_descriptors: u32,
-    /// How the broker works.
-    pub broker: BrokerSettings,
-}
-
-/// How the broker works.
-#[derive(Clone, Debug)]
-pub struct BrokerSettings {
-    /// The largest subject and body together.
-    pub max_frame_size: FrameLimit,
-    /// Bytes queued for one connection.
-    pub pending: u64,
-    /// Bytes queued for all connections of one uid.
-    pub pending_per_uid: u64,
-    /// Subscriptions and registrations of one connection.
-    pub subscriptions: u32,
-    /// Open requests of one connection.
-    pub requests: u32,
-    /// When a request that nobody answered ends.
-    pub request_timeout: Duration,
-    /// Who may do what; empty: everyone everything.
-    pub permits: Vec<Permit>,
-}
-
-/// What a permit is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PermitAction {
-    /// PUBLISH.
-    Publish,
-    /// SUBSCRIBE.
-    Subscribe,
-    /// REQUEST.
-    Request,
-    /// SERVE.
-    Serve,
-}
-
-/// One permit.
-#[derive(Clone, Debug)]
-pub struct Permit {
-    /// What is permitted.
-    pub action: PermitAction,
-    /// With which subjects: a valid pattern.
-    pub pattern: String,
-    /// To whom.
-    pub rule: Rule,
+    /// The broker's bounds.
+    pub broker: Limits,
+    /// Who may do what with the broker.
+    pub permits: Permits,
 }
 
 const RELAY_OPTIONS: &[&str] = &[
@@ -107,7 +65,7 @@ pub(super) fn read(
         accounts: surroundings.accounts,
         own_user,
     };
-    let broker = broker(reader, &names)?;
+    let (broker, permits) = broker(reader, &names)?;
     let why = format!("service={}", service.word());
     if service == Service::Relay {
         check_relay(
@@ -135,6 +93,7 @@ pub(super) fn read(
         proxy_protocol,
         relay_descriptors,
         broker,
+        permits,
     })
 }
 
@@ -185,7 +144,7 @@ fn check_relay(
     }
 }
 
-fn broker(reader: &mut Reader<'_>, names: &dyn Names) -> Option<BrokerSettings> {
+fn broker(reader: &mut Reader<'_>, names: &dyn Names) -> Option<(Limits, Permits)> {
     let max_frame_size = reader.size("max_frame_size")?;
     let pending = reader.size("broker_pending")?;
     let pending_per_uid = reader.size("broker_pending_per_uid")?;
@@ -212,15 +171,21 @@ fn broker(reader: &mut Reader<'_>, names: &dyn Names) -> Option<BrokerSettings> 
         reader.warning(option, text);
     }
     let permits = reader.many("permit", |text| permits(text, names));
-    Some(BrokerSettings {
-        max_frame_size: FrameLimit::new(u32::try_from(max_frame_size).ok()?)?,
-        pending,
-        pending_per_uid,
-        subscriptions: reader.number("broker_subscriptions")?,
-        requests: reader.number("broker_requests")?,
+    let size = |bytes: u64| usize::try_from(bytes).ok();
+    let count = |reader: &mut Reader<'_>, name| {
+        let number: u32 = reader.number(name)?;
+        usize::try_from(number).ok()
+    };
+    let limits = Limits {
+        frame: FrameLimit::new(u32::try_from(max_frame_size).ok()?)?,
+        pending_bytes: size(pending)?,
+        pending_bytes_per_uid: size(pending_per_uid)?,
+        subscriptions: count(reader, "broker_subscriptions")?,
+        requests: count(reader, "broker_requests")?,
         request_timeout: reader.duration("request_timeout")?,
-        permits: permits.into_iter().flat_map(|one| one.value).collect(),
-    })
+    };
+    let permits = permits.into_iter().flat_map(|one| one.value).collect();
+    Some((limits, Permits::new(permits)))
 }
 
 /// The sentence from the other side, where the other option was given.
@@ -251,25 +216,16 @@ fn permits(text: &str, names: &dyn Names) -> Result<Vec<Permit>, Wrong> {
     let mut found = Vec::new();
     for action in actions.split('|') {
         let known = ["publish", "subscribe", "request", "serve"];
-        let action_is = match values::word(action, &known).map_err(|wrong| wrong.moved(from))? {
-            "publish" => PermitAction::Publish,
-            "subscribe" => PermitAction::Subscribe,
-            "request" => PermitAction::Request,
-            _ => PermitAction::Serve,
-        };
+        let wrong = || Wrong::expected(&values::one_of(&known), action, 0).moved(from);
+        let action_is = Action::parse(action).ok_or_else(wrong)?;
         found.push(action_is);
         from += action.len() + 1;
     }
-    if Pattern::new(pattern.as_bytes()).is_none() {
-        let what = "a pattern such as orders.> or orders.*.new";
-        return Err(Wrong::expected(what, pattern, 0).moved(pattern_at));
-    }
+    let what = "a pattern such as orders.> or orders.*.new";
+    let wrong = || Wrong::expected(what, pattern, 0).moved(pattern_at);
+    let pattern = Pattern::new(pattern.as_bytes()).ok_or_else(wrong)?;
     let rule = peers::rule(rule, names).map_err(|wrong| wrong.moved(rule_at))?;
-    let permit = |action| Permit {
-        action,
-        pattern: pattern.to_owned(),
-        rule: rule.clone(),
-    };
+    let permit = |action| Permit::new(action, pattern, rule.clone());
     Ok(found.into_iter().map(permit).collect())
 }
 

@@ -66,7 +66,8 @@ pub(crate) static RECORDS: &[Key] = &[
     Key::new("mq_name", Kind::Text("/name"), Preset::Value("/secure_socket_MQ"))
         .help("The POSIX message queue that `mqcat` follows.")
         .example("/secure_socket_MQ"),
-    Key::new("head", Kind::Text("64 hexadecimal digits"), Preset::Nothing)
-        .help("The digest that the last line of the trail must have, as the log told it. Without it a trail whose end was cut off at a whole line still verifies.")
-        .example("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+    Key::new("head", Kind::Text("SEQUENCE:SHA256"), Preset::Nothing)
+        .repeated()
+        .help("A line of the trail that must be there, by number and digest, as the log named it. Without one, a trail whose end was cut off, or that was written anew, still verifies.")
+        .example("812:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
 ];

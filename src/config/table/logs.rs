@@ -5,9 +5,11 @@ use super::{K, T, number, size, time};
 
 pub(crate) static KEYS: &[Key] = &[
     Key::new("verbosity", Kind::Text("a number from 0 to 10, a level's name, or off"), Preset::Value("6"))
+        .live()
         .help("0 fatal, 1 alert, 2 critical, 3 error, 4 warning, 5 notice, 6 info, 7 debug, 8 verbose, 9 trace, 10 wire; or `off`.")
         .example("7"),
     Key::new("verbosity_for", Kind::Text("MODULE:LEVEL"), Preset::Nothing)
+        .live()
         .repeated()
         .help("Another level for one module and those below it.")
         .example("secure_socket::listener:9"),

@@ -22,10 +22,12 @@ pub(crate) static KEYS: &[Key] = &[
         .help("A second, equally protected socket that answers each connection with OpenMetrics text in an HTTP/1.0 response and closes.")
         .example("/run/secure_socket/metrics.sock"),
     Key::new("metrics_allow", RULE, Preset::Nothing)
+        .live()
         .repeated()
         .help("Who may read the metrics. None given: only the server's own user.")
         .example("user:prometheus"),
     Key::new("metrics_deny", RULE, Preset::Nothing)
+        .live()
         .repeated()
         .help("Who may not, whatever `metrics_allow` says.")
         .example("gid:100"),

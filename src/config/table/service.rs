@@ -26,21 +26,27 @@ pub(crate) static KEYS: &[Key] = &[
         .help("Broker: the largest subject and body together.")
         .example("256K"),
     Key::new("broker_pending", size(4 * K, 16 * G), Preset::Value("8M"))
+        .live()
         .help("Broker: bytes queued for one connection. Past it the subscriber is closed, or loses its oldest messages where it asked for that.")
         .example("32M"),
     Key::new("broker_pending_per_uid", size(4 * K, 64 * G), Preset::Value("16M"))
+        .live()
         .help("Broker: bytes queued for all connections of one uid.")
         .example("64M"),
     Key::new("broker_subscriptions", number(1, 1_000_000), Preset::Value("256"))
+        .live()
         .help("Broker: subscriptions and registrations of one connection.")
         .example("1000"),
     Key::new("broker_requests", number(1, 1_000_000), Preset::Value("1024"))
+        .live()
         .help("Broker: requests of one connection that wait for their answer.")
         .example("100"),
     Key::new("request_timeout", time_between(1, Duration::from_secs(24 * 3600)), Preset::Value("30s"))
+        .live()
         .help("Broker: a request that is not answered by then ends in an error.")
         .example("5s"),
     Key::new("permit", Kind::Text("publish|subscribe|request|serve PATTERN RULE"), Preset::Nothing)
+        .live()
         .repeated()
         .help("Broker: who may do what with which subjects. None given: every admitted peer may do everything. One or more: what none permits is denied.")
         .example("publish orders.> user:shop"),

@@ -293,7 +293,8 @@ fn a_directory_of_another_user_is_refused() {
 fn what_is_no_socket_is_never_removed() {
     let temp = TempDir::new();
     let path = temp.join("a.sock");
-    let makers: [(&str, fn(&Path)); 4] = [
+    type Maker = fn(&Path);
+    let makers: [(&str, Maker); 4] = [
         ("a regular file", |path| {
             fs::write(path, "precious").unwrap()
         }),
@@ -778,4 +779,88 @@ fn shutting_down_wakes_those_who_wait() {
         }
     });
     assert!(UnixStream::connect(&path).is_err());
+}
+
+#[test]
+fn the_documented_command_line_gets_its_socket() {
+    if !needs_root() {
+        return;
+    }
+    let temp = TempDir::new();
+    let shared = temp.directory("tmp", 0o1777, None);
+    let path = shared.join("sock_secure_socket");
+    let options = unix(&path)
+        .mode(mode("0770"))
+        .socket_group(Gid::from_raw(33))
+        .others_authorised(true);
+    let listener = Listener::bind(&options).unwrap();
+    assert_eq!(rights(&path), (0o770, 0, 33));
+    assert!(matches!(listener.notices(), [Notice::SharedDirectory { .. }]));
+    talks(&path, listener);
+}
+
+#[test]
+fn running_out_of_descriptors_leaves_nothing_behind() {
+    let temp = TempDir::new();
+    let status = helper("helper_few_descriptors", None, temp.path()).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn helper_few_descriptors() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let Some(directory) = task() else { return };
+    // The lowest free number, so that limits above it come to each system call.
+    let lowest = fs::File::open("/").unwrap();
+    let lowest = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&lowest)).unwrap();
+    let path = directory.join("one/two/a.sock");
+    // Whatever is loaded at the first use is loaded now.
+    drop(bind(&directory.join("warm.sock")).unwrap());
+    let mut failures = 0;
+    for limit in lowest..lowest + 32 {
+        let limits = |limit| Rlimit { current: Some(limit), maximum: Some(1024) };
+        setrlimit(Resource::Nofile, limits(limit)).unwrap();
+        let bound = bind(&path);
+        setrlimit(Resource::Nofile, limits(1024)).unwrap();
+        match bound {
+            Ok(listener) => {
+                drop(listener);
+                fs::remove_dir_all(directory.join("one")).unwrap();
+            }
+            Err(error) => {
+                assert_eq!(error.exit_code(), 71, "limit {limit}: {}", text(&error));
+                assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "limit {limit}: {error}");
+                failures += 1;
+            }
+        }
+    }
+    assert!((5..32).contains(&failures), "{failures}");
+}
+
+#[test]
+fn a_server_that_gave_up_its_privileges_cleans_up() {
+    if !needs_root() {
+        return;
+    }
+    let temp = TempDir::new();
+    let shared = temp.directory("shared", 0o1777, None);
+    for path in [temp.join("own/a.sock"), shared.join("a.sock")] {
+        let mut command = helper("helper_drop", None, &path);
+        assert!(command.status().unwrap().success());
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn helper_drop() {
+    let Some(path) = task() else { return };
+    let service = (Uid::from_raw(SERVICE).unwrap(), Gid::from_raw(SERVICE).unwrap());
+    let listener = Listener::bind(&unix(&path).run_as(service.0, service.1)).unwrap();
+    // Of this thread alone, which is the one that closes.
+    let gid = rustix::process::Gid::from_raw(SERVICE);
+    let uid = rustix::process::Uid::from_raw(SERVICE);
+    rustix::thread::set_thread_groups(&[]).unwrap();
+    rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+    assert!(matches!(listener.close(), Removal::Removed));
 }

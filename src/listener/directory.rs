@@ -246,12 +246,10 @@ fn create(here: &Directory, name: &OsStr, rights: Rights) -> Result<Option<Creat
     let made = file::refer_directory(staging.as_fd(), entry).map_err(refuse)?;
     file::set_rights(&made, rights).map_err(|error| refuse_rights(&path, rights, error))?;
     let id = FileId::of(&rustix::fs::fstat(&made).map_err(refuse)?);
+    // Whatever can fail comes before the directory is in its place.
+    let parent = rustix::io::fcntl_dupfd_cloexec(&here.descriptor, 0).map_err(refuse)?;
     match staging.publish(here.descriptor.as_fd(), name) {
-        Ok(()) => {
-            let parent = here.descriptor.try_clone();
-            let parent = parent.map_err(|error| BindError::system("refer to", &path, error))?;
-            Ok(Some(Created { parent, path, id }))
-        }
+        Ok(()) => Ok(Some(Created { parent, path, id })),
         Err(Errno::EXIST) => Ok(None),
         Err(error) => Err(refuse(error)),
     }

@@ -70,7 +70,7 @@ impl Staging {
         if let Some(staging) = Self::try_name(parent, parent_path, &name, entry)? {
             return Ok(staging);
         }
-        if let Some(left) = Self::adopt(parent, &name, entry) {
+        if let Ok(Some(left)) = Self::adopt(parent, &name, entry) {
             // Killed between putting a file aside and replacing it: as before.
             let _back = file::move_to_free_name(left.as_fd(), ASIDE.as_ref(), parent, socket);
         }
@@ -107,30 +107,44 @@ impl Staging {
             }
         }
         let path = parent_path.join(name);
-        let Some(staging) = Self::adopt(parent, name, entry) else {
-            return Err(BindError::Interfered { path });
+        let made = match Self::adopt(parent, name, entry) {
+            // The umask may have taken our own bits away.
+            Ok(Some(staging)) => rustix::fs::chmod(file::path_of(staging.as_fd()), Mode::RWXU)
+                .map(|()| staging)
+                .map_err(|error| BindError::system("change the mode of", &path, error)),
+            Ok(None) => Err(BindError::Interfered { path }),
+            Err(error) => {
+                // Out of descriptors, most likely. It is empty, so this can't harm.
+                let _gone = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+                Err(BindError::system("open", &path, error))
+            }
         };
-        // The umask may have taken our own bits away.
-        rustix::fs::chmod(file::path_of(staging.as_fd()), Mode::RWXU)
-            .map_err(|error| BindError::system("change the mode of", &path, error))?;
-        Ok(Some(staging))
+        made.map(Some)
     }
 
     /// Takes a directory that is there, if it can be ours and nobody else's.
-    fn adopt(parent: BorrowedFd<'_>, name: &OsStr, entry: &OsStr) -> Option<Self> {
-        let directory = file::refer_directory(parent, name).ok()?;
-        let stat = rustix::fs::fstat(&directory).ok()?;
+    fn adopt(
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        entry: &OsStr,
+    ) -> rustix::io::Result<Option<Self>> {
+        let directory = match file::refer_directory(parent, name) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let stat = rustix::fs::fstat(&directory)?;
         let rights = file::rights(&stat);
         if rights.owner != effective_uid() || rights.mode & 0o077 != 0 {
-            return None;
+            return Ok(None);
         }
-        Some(Self {
-            parent: parent.try_clone_to_owned().ok()?,
+        Ok(Some(Self {
+            parent: rustix::io::fcntl_dupfd_cloexec(parent, 0)?,
             name: name.to_owned(),
             directory,
             id: FileId::of(&stat),
             entry: entry.to_owned(),
-        })
+        }))
     }
 
     /// Moves what was made here to its place, where nothing may lie yet.

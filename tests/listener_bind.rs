@@ -795,14 +795,19 @@ fn the_documented_command_line_gets_its_socket() {
         .others_authorised(true);
     let listener = Listener::bind(&options).unwrap();
     assert_eq!(rights(&path), (0o770, 0, 33));
-    assert!(matches!(listener.notices(), [Notice::SharedDirectory { .. }]));
+    assert!(matches!(
+        listener.notices(),
+        [Notice::SharedDirectory { .. }]
+    ));
     talks(&path, listener);
 }
 
 #[test]
 fn running_out_of_descriptors_leaves_nothing_behind() {
     let temp = TempDir::new();
-    let status = helper("helper_few_descriptors", None, temp.path()).status().unwrap();
+    let status = helper("helper_few_descriptors", None, temp.path())
+        .status()
+        .unwrap();
     assert!(status.success());
 }
 
@@ -818,7 +823,10 @@ fn helper_few_descriptors() {
     drop(bind(&directory.join("warm.sock")).unwrap());
     let mut failures = 0;
     for limit in lowest..lowest + 32 {
-        let limits = |limit| Rlimit { current: Some(limit), maximum: Some(1024) };
+        let limits = |limit| Rlimit {
+            current: Some(limit),
+            maximum: Some(1024),
+        };
         setrlimit(Resource::Nofile, limits(limit)).unwrap();
         let bound = bind(&path);
         setrlimit(Resource::Nofile, limits(1024)).unwrap();
@@ -829,7 +837,11 @@ fn helper_few_descriptors() {
             }
             Err(error) => {
                 assert_eq!(error.exit_code(), 71, "limit {limit}: {}", text(&error));
-                assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "limit {limit}: {error}");
+                assert_eq!(
+                    fs::read_dir(&directory).unwrap().count(),
+                    0,
+                    "limit {limit}: {error}"
+                );
                 failures += 1;
             }
         }
@@ -854,7 +866,10 @@ fn a_server_that_gave_up_its_privileges_cleans_up() {
 #[test]
 fn helper_drop() {
     let Some(path) = task() else { return };
-    let service = (Uid::from_raw(SERVICE).unwrap(), Gid::from_raw(SERVICE).unwrap());
+    let service = (
+        Uid::from_raw(SERVICE).unwrap(),
+        Gid::from_raw(SERVICE).unwrap(),
+    );
     let listener = Listener::bind(&unix(&path).run_as(service.0, service.1)).unwrap();
     // Of this thread alone, which is the one that closes.
     let gid = rustix::process::Gid::from_raw(SERVICE);

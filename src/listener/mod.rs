@@ -23,8 +23,10 @@ mod mismatch;
 mod notice;
 mod notify;
 mod options;
+mod place;
 mod rights;
 mod staging;
+mod stale;
 mod unix;
 
 use std::io;
@@ -45,10 +47,11 @@ pub use mismatch::Mismatch;
 pub use notice::Notice;
 pub use notify::{Notify, NotifyError, watchdog_timeout};
 pub use options::{DEFAULT_BACKLOG, Options};
+pub use place::Removal;
 pub use rights::{Rights, Trusted};
-pub use unix::Removal;
 
 use crate::ids::Uid;
+use place::Place;
 
 /// The state of a listener that is bound and listens, and accepts nothing yet.
 #[derive(Debug)]
@@ -68,7 +71,7 @@ pub enum Sealed {}
 pub struct Listener<S> {
     // Dropped before the socket: as long as that is open, no other file can
     // have the inode that the path is compared with.
-    place: Option<unix::Place>,
+    place: Option<Place>,
     socket: OwnedFd,
     address: Address,
     notices: Vec<Notice>,
@@ -272,9 +275,7 @@ impl<S> Listener<S> {
     /// Stops listening: unlinks the path if it still is the socket's, releases
     /// the lock and closes the socket.
     pub fn close(mut self) -> Removal {
-        self.place
-            .as_mut()
-            .map_or(Removal::NotNeeded, unix::Place::clear)
+        self.place.as_mut().map_or(Removal::NotNeeded, Place::clear)
     }
 }
 

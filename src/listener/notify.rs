@@ -127,6 +127,9 @@ impl Notify {
             }
         };
         connected.map_err(refuse)?;
+        // rustix looks for the vDSO at its first use, by a call that a sealed
+        // process may not make.
+        let _found = clock_gettime(ClockId::Monotonic);
         set_socket_timeout(&socket, Timeout::Send, Some(SEND_TIMEOUT)).map_err(refuse)?;
         Ok(Self { socket })
     }

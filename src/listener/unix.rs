@@ -5,13 +5,11 @@
 //! mode, and listening; nothing that is there is replaced but a stale socket of
 //! ours; a failure leaves everything as it was.
 
-use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::io;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -22,8 +20,10 @@ use super::file::{self, FileId};
 use super::lock::Lock;
 use super::notice::Notice;
 use super::options::Options;
+use super::place::Place;
 use super::rights::{Rights, Trusted};
-use super::staging::{ASIDE, Staging, refuse_rights};
+use super::staging::{Staging, refuse_rights};
+use super::stale;
 use crate::ids::Gid;
 use crate::sys::socket::set_pass_rights;
 
@@ -31,73 +31,6 @@ use crate::sys::socket::set_pass_rights;
 const ATTEMPTS: u32 = 8;
 /// Longest name that still fits in `sun_path` behind `/proc/self/fd/N/`.
 const ENTRY_MAX_LEN: usize = 80;
-
-/// Where a socket of ours lies, and what it takes to remove it.
-#[derive(Debug)]
-pub(super) struct Place {
-    pub(super) directory: Directory,
-    name: OsString,
-    id: FileId,
-    lock: Option<Lock>,
-    /// A child that was forked off must not remove its parent's socket.
-    process: i32,
-}
-
-/// What became of the socket's name when the listener was closed.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Removal {
-    /// There was nothing to remove: an abstract name, an internet address, or a
-    /// socket that the service manager handed over.
-    NotNeeded,
-    /// The socket was unlinked.
-    Removed,
-    /// The path led to something else by now, or to nothing, which was left so.
-    NotOurs,
-    /// The socket could not be unlinked. The next start replaces it.
-    Failed(io::Error),
-}
-
-impl fmt::Display for Removal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotNeeded => f.write_str("no socket to unlink"),
-            Self::Removed => f.write_str("socket unlinked"),
-            Self::NotOurs => f.write_str("the path is no longer our socket's, so it stays"),
-            Self::Failed(error) => write!(f, "the socket could not be unlinked: {error}"),
-        }
-    }
-}
-
-impl Place {
-    /// Unlinks the socket if the name still stands for it, then the lock file.
-    /// The second time there is nothing left to do.
-    pub(super) fn clear(&mut self) -> Removal {
-        let Some(lock) = self.lock.take() else {
-            return Removal::NotNeeded;
-        };
-        if self.process != rustix::process::getpid().as_raw_pid() {
-            return Removal::NotNeeded;
-        }
-        let at = self.directory.descriptor.as_fd();
-        let removal = match file::is_at(at, &self.name, self.id) {
-            Ok(true) => match rustix::fs::unlinkat(at, &self.name, AtFlags::empty()) {
-                Ok(()) => Removal::Removed,
-                Err(error) => Removal::Failed(error.into()),
-            },
-            Ok(false) => Removal::NotOurs,
-            Err(error) => Removal::Failed(error),
-        };
-        lock.remove(at);
-        removal
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _said_by_close = self.clear();
-    }
-}
 
 /// Binds to an abstract name.
 pub(super) fn bind_abstract(
@@ -211,7 +144,7 @@ fn make(
         OsStr::new("socket")
     };
     let staging = Staging::create_for(at, &directory.path, name, entry)?;
-    let stale = examine(at, name, path, trusted, options.kind)?;
+    let old = stale::examine(at, name, path, trusted, options.kind)?;
     let refuse = |error: Errno| BindError::system("bind", path, error);
 
     let socket = create(options, path, notices)?;
@@ -225,8 +158,8 @@ fn make(
     file::set_rights(&made, rights).map_err(|error| refuse_rights(path, rights, error))?;
     listen(&socket, options, path)?;
 
-    if let Some(stale) = stale {
-        remove_stale(at, name, path, &staging, stale)?;
+    if let Some(old) = old {
+        stale::remove(at, name, path, &staging, old)?;
         notices.push(Notice::ReplacedStale {
             path: path.to_owned(),
         });
@@ -238,90 +171,6 @@ fn make(
         }),
         Err(error) => Err(BindError::system("put a socket at", path, error)),
     }
-}
-
-/// What lies at the socket's path: nothing, or a stale socket. Anything else is
-/// refused. The caller holds the lock, so no server of ours is there.
-fn examine(
-    directory: BorrowedFd<'_>,
-    name: &OsStr,
-    path: &Path,
-    trusted: Trusted,
-    kind: Kind,
-) -> Result<Option<FileId>, BindError> {
-    let found = match file::refer(directory, name) {
-        Ok(found) => found,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(BindError::system("examine", path, error)),
-    };
-    let stat =
-        rustix::fs::fstat(&found).map_err(|error| BindError::system("examine", path, error))?;
-    let path = path.to_owned();
-    match file::kind(&stat) {
-        FileType::Socket => {}
-        other => {
-            return Err(BindError::Occupied {
-                path,
-                found: file::describe(other),
-            });
-        }
-    }
-    let rights = file::rights(&stat);
-    if !trusted.includes(rights.owner) {
-        return Err(BindError::SocketOwner {
-            path,
-            found: rights,
-            expected: trusted,
-        });
-    }
-    match probe(&found, kind) {
-        Err(Errno::CONNREFUSED) => Ok(Some(FileId::of(&stat))),
-        // The backlog is full, or the other socket is of another type: someone
-        // is there in any case (unix(7), connect(2)).
-        Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE | Errno::INPROGRESS) => {
-            Err(BindError::Live { path })
-        }
-        Err(error) => Err(BindError::Undecidable {
-            path,
-            source: error.into(),
-        }),
-    }
-}
-
-/// Connects to the very socket that was opened, whatever its name is by now.
-fn probe(found: &OwnedFd, kind: Kind) -> rustix::io::Result<()> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let client = rustix::net::socket_with(AddressFamily::UNIX, socket_type(kind), flags, None)?;
-    let target = SocketAddrUnix::new(file::path_of(found.as_fd()))?;
-    rustix::net::connect(&client, &target)
-}
-
-/// Removes the stale socket and nothing else: what the name stands for is put
-/// aside first, and put back if it is another file by now.
-fn remove_stale(
-    directory: BorrowedFd<'_>,
-    name: &OsStr,
-    path: &Path,
-    staging: &Staging,
-    stale: FileId,
-) -> Result<(), BindError> {
-    let refuse = |error: Errno| BindError::system("replace the stale socket", path, error);
-    let aside = OsStr::new(ASIDE);
-    match file::move_to_free_name(directory, name, staging.as_fd(), aside) {
-        Ok(()) => {}
-        // Somebody else has removed it, which is as good.
-        Err(Errno::NOENT) => return Ok(()),
-        Err(error) => return Err(refuse(error)),
-    }
-    let is_stale = file::is_at(staging.as_fd(), aside, stale)
-        .map_err(|error| BindError::system("examine", path, error))?;
-    if is_stale {
-        return rustix::fs::unlinkat(staging.as_fd(), aside, AtFlags::empty()).map_err(refuse);
-    }
-    file::move_to_free_name(staging.as_fd(), aside, directory, name).map_err(refuse)?;
-    Err(BindError::Interfered {
-        path: path.to_owned(),
-    })
 }
 
 /// A socket with the options that accepted ones inherit.

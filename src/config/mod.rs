@@ -21,6 +21,7 @@ mod file;
 mod given;
 pub mod help;
 pub mod key;
+pub mod manual;
 mod reader;
 mod settings;
 mod table;

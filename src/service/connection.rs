@@ -96,6 +96,12 @@ impl Connection {
         self.kind.packets
     }
 
+    /// Whether a receive has to look for descriptors that the peer sent, because
+    /// the kernel doesn't refuse them to it.
+    pub(crate) fn watches_descriptors(&self) -> bool {
+        self.kind.watch_descriptors
+    }
+
     /// Bytes that came from the peer, and bytes that went to it.
     pub fn traffic(&self) -> (u64, u64) {
         (

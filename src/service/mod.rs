@@ -18,6 +18,8 @@ pub mod broker;
 mod close;
 mod connection;
 mod echo;
+#[cfg(feature = "relay")]
+pub mod relay;
 mod session;
 mod timeouts;
 

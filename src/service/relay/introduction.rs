@@ -1,0 +1,97 @@
+//! Who the peer is, in the forms in which an upstream is told.
+//!
+//! Invariants: only what the kernel vouched for is told; groups are asked for
+//! here where no rule did.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::net::{SocketAddrAny, SocketAddrUnix};
+
+use super::connector::Identity;
+use super::proxy::{Endpoints, Header, Transport, UnixName, Vouched};
+use crate::ids::Gid;
+use crate::peer::{Fact, FactKind, Needs, Peer, PidfdSource};
+use crate::service::Connection;
+
+/// The header for a connection to `socket`.
+pub(super) fn header(connection: &Connection, socket: &UnixName) -> Header {
+    let authorized = connection.authorized();
+    let vouched = Vouched {
+        uid: authorized.uid(),
+        gid: authorized.gid(),
+        pid: authorized.pid(),
+        groups: groups(connection),
+        exe: authorized
+            .exe()
+            .map(|exe| exe.path.as_os_str().as_bytes().to_vec()),
+        rule: Some(authorized.rule_number()),
+    };
+    Header {
+        endpoints: endpoints(connection, socket),
+        vouched,
+    }
+}
+
+/// The identity to connect with. `None` unless all of it is known.
+pub(super) fn identity(connection: &Connection) -> Option<Identity> {
+    let authorized = connection.authorized();
+    let (uid, gid) = (authorized.uid()?, authorized.gid()?);
+    Some(Identity {
+        uid,
+        gid,
+        groups: groups(connection)?,
+    })
+}
+
+fn groups(connection: &Connection) -> Option<Vec<Gid>> {
+    let authorized = connection.authorized();
+    if !authorized.credentials().are_known() {
+        return None;
+    }
+    match &authorized.facts().groups {
+        Fact::Known(groups) => Some(groups.clone()),
+        Fact::Unreadable(_) => None,
+        Fact::Unasked => {
+            let needs = Needs::only(FactKind::Groups);
+            let peer = Peer::from_socket(connection.as_fd(), needs, PidfdSource::default());
+            peer.facts().groups.known().cloned()
+        }
+    }
+}
+
+fn endpoints(connection: &Connection, socket: &UnixName) -> Endpoints {
+    let transport = Transport::Stream;
+    let source = rustix::net::getpeername(connection).ok().flatten();
+    let inet = |address: &SocketAddrAny| SocketAddr::try_from(address.clone()).ok();
+    let destination = rustix::net::getsockname(connection).ok();
+    if let (Some(source), Some(destination)) = (
+        source.as_ref().and_then(inet),
+        destination.as_ref().and_then(inet),
+    ) {
+        return Endpoints::Inet {
+            transport,
+            source,
+            destination,
+        };
+    }
+    let source = source.and_then(|address| SocketAddrUnix::try_from(address).ok());
+    Endpoints::Unix {
+        transport,
+        source: source
+            .map(|address| unix_name(&address))
+            .unwrap_or_default(),
+        destination: socket.clone(),
+    }
+}
+
+fn unix_name(address: &SocketAddrUnix) -> UnixName {
+    if let Some(name) = address.abstract_name() {
+        let mut bytes = vec![0];
+        bytes.extend_from_slice(name);
+        return UnixName::new(&bytes);
+    }
+    let path = address.path_bytes().unwrap_or_default();
+    UnixName::new(path)
+}

@@ -1,0 +1,453 @@
+//! One connection: to the first upstream that answers, then joined to it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::SocketType;
+
+use super::Common;
+use super::connect::{self, Attempt};
+use super::connector::Answer;
+use super::flow::{Passing, Shape, Tools};
+use super::introduction;
+use super::joint::{End, Events, Joint, Outcome, Side};
+use super::targets::Target;
+use crate::service::{CloseReason, Connection, Interest, Next, Ready, Session, Turn, Wait, Waker};
+
+/// The pauses between two tries while the backlog of a Unix upstream is full.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the connector may take where `connect_timeout` sets no bound.
+const CONNECTOR_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How far the way to an upstream is.
+enum Stage {
+    /// The next one is to be tried.
+    Choosing,
+    /// The connector was asked.
+    Asked {
+        answer: Arc<Answer>,
+        target: Arc<Target>,
+        until: Option<Instant>,
+    },
+    /// TCP is shaking hands.
+    Pending {
+        socket: OwnedFd,
+        target: Arc<Target>,
+        until: Option<Instant>,
+    },
+    /// The backlog is full.
+    Full {
+        target: Arc<Target>,
+        next: Instant,
+        pause: Duration,
+        until: Option<Instant>,
+    },
+    /// There is one.
+    Joined(Box<Joint>),
+    /// It is over.
+    Over,
+}
+
+pub(super) struct RelaySession {
+    common: Arc<Common>,
+    stage: Stage,
+    /// Number of the socket that the stage holds.
+    number: u64,
+    untried: std::vec::IntoIter<Arc<Target>>,
+    ahead: Vec<u8>,
+    waker: Option<Waker>,
+    /// The client hung up while there was no joint to be told.
+    client_gone: bool,
+}
+
+impl RelaySession {
+    pub(super) fn open(
+        common: Arc<Common>,
+        connection: &Connection,
+        waker: Option<Waker>,
+    ) -> io::Result<Self> {
+        let ahead = match common.proxy {
+            true => introduction::header(connection, &common.socket).encode(),
+            false => Vec::new(),
+        };
+        let untried = common.targets.in_order(connection.opened()).into_iter();
+        Ok(Self {
+            common,
+            stage: Stage::Choosing,
+            number: 0,
+            untried,
+            ahead,
+            waker,
+            client_gone: false,
+        })
+    }
+
+    /// Looks at the stage, and gives the next one, or what to wait for.
+    fn go_on(
+        &mut self,
+        stage: Stage,
+        connection: &Connection,
+        turn: &mut Turn<'_>,
+    ) -> (Stage, Option<Next>) {
+        match stage {
+            Stage::Choosing => self.choose(connection, turn.now),
+            Stage::Asked {
+                answer,
+                target,
+                until,
+            } => match answer.take() {
+                Some(result) => self.attempted(result, target, until, connection, turn.now),
+                None if is_over(until, turn.now) => self.failed(&target, Errno::TIMEDOUT, turn.now),
+                None => (
+                    Stage::Asked {
+                        answer,
+                        target,
+                        until,
+                    },
+                    Some(wait_until(until)),
+                ),
+            },
+            Stage::Full {
+                target,
+                next,
+                pause,
+                until,
+            } => {
+                if is_over(until, turn.now) {
+                    self.failed(&target, Errno::TIMEDOUT, turn.now)
+                } else if turn.now < next {
+                    let first = until.map_or(next, |until| until.min(next));
+                    let wait = wait_until(Some(first));
+                    (
+                        Stage::Full {
+                            target,
+                            next,
+                            pause,
+                            until,
+                        },
+                        Some(wait),
+                    )
+                } else {
+                    self.attempt(target, until, pause, connection, turn.now)
+                }
+            }
+            Stage::Pending {
+                socket,
+                target,
+                until,
+            } => self.pending(socket, target, until, connection, turn),
+            Stage::Joined(joint) => self.relay(joint, connection, turn),
+            Stage::Over => (Stage::Over, Some(Next::Close(CloseReason::ServiceError))),
+        }
+    }
+
+    fn choose(&mut self, connection: &Connection, now: Instant) -> (Stage, Option<Next>) {
+        let Some(target) = self.untried.next() else {
+            self.common.targets.look_up_again();
+            return (Stage::Over, Some(Next::Close(CloseReason::UpstreamDown)));
+        };
+        let until = connection
+            .timeouts()
+            .connect
+            .and_then(|bound| now.checked_add(bound));
+        self.attempt(target, until, FIRST_PAUSE, connection, now)
+    }
+
+    fn attempt(
+        &mut self,
+        target: Arc<Target>,
+        until: Option<Instant>,
+        pause: Duration,
+        connection: &Connection,
+        now: Instant,
+    ) -> (Stage, Option<Next>) {
+        let kind = match connection.is_packets() {
+            true => SocketType::SEQPACKET,
+            false => SocketType::STREAM,
+        };
+        let Some(connector) = &self.common.connector else {
+            return match connect::start(&target.address, kind) {
+                Err(Errno::AGAIN) => wait_for_room(target, now, pause, until),
+                result => self.attempted(result, target, until, connection, now),
+            };
+        };
+        let (Some(identity), Some(waker)) =
+            (introduction::identity(connection), self.waker.clone())
+        else {
+            crate::limited!(
+                error, conn = connection.id();
+                "the kernel does not tell uid, gid and groups of the peer: \
+                 it can't be passed on as itself"
+            );
+            return (Stage::Over, Some(Next::Close(CloseReason::ServiceError)));
+        };
+        match connector.ask(identity, Arc::clone(&target), kind, waker) {
+            Ok(answer) => {
+                let until = until.or_else(|| now.checked_add(CONNECTOR_TIMEOUT));
+                (
+                    Stage::Asked {
+                        answer,
+                        target,
+                        until,
+                    },
+                    None,
+                )
+            }
+            Err(Errno::AGAIN) => wait_for_room(target, now, pause, until),
+            Err(error) => {
+                crate::limited!(error, conn = connection.id(); "no connector: {error}");
+                (Stage::Over, Some(Next::Close(CloseReason::ServiceError)))
+            }
+        }
+    }
+
+    /// What became of an attempt.
+    fn attempted(
+        &mut self,
+        result: Result<Attempt, Errno>,
+        target: Arc<Target>,
+        until: Option<Instant>,
+        connection: &Connection,
+        now: Instant,
+    ) -> (Stage, Option<Next>) {
+        match result {
+            Ok(Attempt::Done(socket)) => self.join(socket, &target, connection),
+            Ok(Attempt::Pending(socket)) => {
+                self.number = self.number.wrapping_add(1);
+                let wait = wait_until(until).with_other(Interest::WRITE);
+                (
+                    Stage::Pending {
+                        socket,
+                        target,
+                        until,
+                    },
+                    Some(wait),
+                )
+            }
+            Err(Errno::AGAIN) => wait_for_room(target, now, FIRST_PAUSE, until),
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                crate::limited!(
+                    error, conn = connection.id();
+                    "no socket for a connection to {target}: {error}"
+                );
+                (Stage::Over, Some(Next::Close(CloseReason::ServiceError)))
+            }
+            Err(error) => self.failed(&target, error, now),
+        }
+    }
+
+    fn pending(
+        &mut self,
+        socket: OwnedFd,
+        target: Arc<Target>,
+        until: Option<Instant>,
+        connection: &Connection,
+        turn: &Turn<'_>,
+    ) -> (Stage, Option<Next>) {
+        if turn.ready.other.write {
+            return match connect::outcome(&socket) {
+                Ok(()) => self.join(socket, &target, connection),
+                Err(error) => self.failed(&target, error, turn.now),
+            };
+        }
+        if is_over(until, turn.now) {
+            return self.failed(&target, Errno::TIMEDOUT, turn.now);
+        }
+        let wait = wait_until(until).with_other(Interest::WRITE);
+        (
+            Stage::Pending {
+                socket,
+                target,
+                until,
+            },
+            Some(wait),
+        )
+    }
+
+    /// On to the next one. One line says that a target went down, however many
+    /// connections found it so.
+    fn failed(&self, target: &Target, error: Errno, now: Instant) -> (Stage, Option<Next>) {
+        if self.common.targets.failed(target, now) {
+            crate::error!("upstream {target} is down: {error}");
+        }
+        (Stage::Choosing, None)
+    }
+
+    fn join(
+        &mut self,
+        socket: OwnedFd,
+        target: &Target,
+        connection: &Connection,
+    ) -> (Stage, Option<Next>) {
+        if let Some(failures) = self.common.targets.succeeded(target) {
+            crate::notice!("upstream {target} is up again after {failures} failed connections");
+        }
+        self.number = self.number.wrapping_add(1);
+        let timeouts = connection.timeouts();
+        let passing = match self.common.descriptors {
+            0 => Passing::Ignored,
+            bound => Passing::Forwarded(bound),
+        };
+        let down = Shape {
+            packets: connection.is_packets(),
+            descriptors: passing,
+            write_timeout: timeouts.write,
+        };
+        let watches = connection.watches_descriptors() && passing == Passing::Ignored;
+        let up = Shape {
+            descriptors: if watches { Passing::Refused } else { passing },
+            ..down
+        };
+        let ahead = std::mem::take(&mut self.ahead);
+        let half_close = timeouts.half_close;
+        let joint = Joint::new(connection.as_fd(), socket, (up, down), half_close, ahead);
+        (Stage::Joined(Box::new(joint)), None)
+    }
+
+    fn relay(
+        &mut self,
+        mut joint: Box<Joint>,
+        connection: &Connection,
+        turn: &mut Turn<'_>,
+    ) -> (Stage, Option<Next>) {
+        let events = (
+            Events {
+                read: turn.ready.client.read,
+                write: turn.ready.client.write,
+                hangup: turn.ready.client_hangup || std::mem::take(&mut self.client_gone),
+            },
+            Events {
+                read: turn.ready.other.read,
+                write: turn.ready.other.write,
+                hangup: turn.ready.other_hangup,
+            },
+        );
+        let mut tools = Tools {
+            scratch: turn.buffer,
+            pipes: &self.common.pipes,
+            now: turn.now,
+            // The reason is set before the socket is shut down, so that a forced
+            // end is never passed on as the peer's own.
+            cut: &|| connection.forced().is_some(),
+        };
+        let outcome = joint.step(connection.as_fd(), events, &mut tools);
+        let (received, sent) = joint.tally();
+        connection.count(received, sent);
+        // What was reported is used up, whatever comes next in this turn.
+        turn.ready = Ready::default();
+        match outcome {
+            Outcome::More => (Stage::Joined(joint), Some(Next::Again)),
+            Outcome::Wait {
+                client,
+                upstream,
+                until,
+            } => {
+                let interest = |events: Events| Interest {
+                    read: events.read,
+                    write: events.write,
+                };
+                let wait = Wait {
+                    client: interest(client),
+                    other: interest(upstream),
+                    until,
+                };
+                (Stage::Joined(joint), Some(Next::Wait(wait)))
+            }
+            Outcome::Over(end) => (Stage::Over, Some(Next::Close(reason(end, connection)))),
+        }
+    }
+}
+
+impl Session for RelaySession {
+    fn step(&mut self, connection: &Connection, turn: &mut Turn<'_>) -> Next {
+        let is_joined = matches!(self.stage, Stage::Joined(_));
+        self.client_gone |= turn.ready.client_hangup && !is_joined;
+        loop {
+            let stage = std::mem::replace(&mut self.stage, Stage::Over);
+            let (stage, next) = self.go_on(stage, connection, turn);
+            self.stage = stage;
+            if let Some(next) = next {
+                return next;
+            }
+        }
+    }
+
+    fn other(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        match &self.stage {
+            Stage::Pending { socket, .. } => Some((socket.as_fd(), self.number)),
+            Stage::Joined(joint) => Some((joint.upstream(), self.number)),
+            _ => None,
+        }
+    }
+}
+
+impl Next {
+    /// The same wait, also for the other descriptor.
+    fn with_other(self, other: Interest) -> Self {
+        match self {
+            Self::Wait(wait) => Self::Wait(Wait { other, ..wait }),
+            next => next,
+        }
+    }
+}
+
+fn wait_until(until: Option<Instant>) -> Next {
+    Next::Wait(Wait {
+        until,
+        ..Wait::default()
+    })
+}
+
+fn wait_for_room(
+    target: Arc<Target>,
+    now: Instant,
+    pause: Duration,
+    until: Option<Instant>,
+) -> (Stage, Option<Next>) {
+    let next = now.checked_add(pause).unwrap_or(now);
+    let pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+    (
+        Stage::Full {
+            target,
+            next,
+            pause,
+            until,
+        },
+        None,
+    )
+}
+
+fn is_over(until: Option<Instant>, now: Instant) -> bool {
+    until.is_some_and(|until| now >= until)
+}
+
+fn reason(end: End, connection: &Connection) -> CloseReason {
+    match end {
+        End::Finished => CloseReason::Finished,
+        End::Reset(Side::Client) | End::Vanished => CloseReason::PeerReset,
+        End::Reset(Side::Upstream) => CloseReason::UpstreamReset,
+        End::Stalled(Side::Client) => CloseReason::WriteTimeout,
+        // Not the peer's fault.
+        End::Stalled(Side::Upstream) => CloseReason::UpstreamDown,
+        End::HalfClosed => CloseReason::HalfCloseTimeout,
+        End::TooLarge => CloseReason::MessageTooLarge,
+        End::Descriptors(Side::Client) => CloseReason::DescriptorsRefused,
+        End::Descriptors(Side::Upstream) => {
+            crate::limited!(
+                warning, conn = connection.id();
+                "the upstream sent more descriptors with a message than relay_descriptors allows"
+            );
+            CloseReason::ServiceError
+        }
+        End::Cut => connection.forced().unwrap_or(CloseReason::ServiceError),
+        End::System(error) => {
+            crate::limited!(error, conn = connection.id(); "can't relay: {error}");
+            CloseReason::ServiceError
+        }
+    }
+}

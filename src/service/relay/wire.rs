@@ -1,0 +1,89 @@
+//! The system calls that move bytes, none of which waits.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::pipe::SpliceFlags;
+
+use super::descriptors;
+use super::flow::Fault;
+
+/// The send buffer asked for where bulk goes to a Unix socket, in bytes. TCP
+/// sizes its own.
+const SEND_BUFFER: usize = 1 << 20;
+
+/// Without room for control data the kernel closes descriptors that come along (unix(7)).
+pub(super) fn receive(
+    source: BorrowedFd<'_>,
+    scratch: &mut [u8],
+    packets: bool,
+) -> Result<Option<(usize, Vec<OwnedFd>)>, Fault> {
+    let flags = if packets {
+        RecvFlags::TRUNC
+    } else {
+        RecvFlags::empty()
+    };
+    let room = scratch.len();
+    match retry(|| rustix::net::recv(source, &mut *scratch, flags | RecvFlags::DONTWAIT)) {
+        Ok((_, length)) if length > room => Err(Fault::TooLarge),
+        Ok((_, length)) => Ok(Some((length, Vec::new()))),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(error) => Err(Fault::Source(error)),
+    }
+}
+
+pub(super) fn send(sink: BorrowedFd<'_>, bytes: &[u8], with: &[OwnedFd]) -> Result<usize, Errno> {
+    if !with.is_empty() {
+        return descriptors::send(sink, bytes, with);
+    }
+    retry(|| rustix::net::send(sink, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+}
+
+/// The one call here that can't suppress SIGPIPE: who ignores the signal, as the
+/// Rust runtime does, gets EPIPE.
+pub(super) fn splice<In, Out>(from: In, to: Out, length: usize) -> Result<usize, Errno>
+where
+    In: AsFd,
+    Out: AsFd,
+{
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    retry(|| rustix::pipe::splice(&from, None, &to, None, length, flags))
+}
+
+fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Tells the end from an empty message (only `SOCK_SEQPACKET` has those). Empty
+/// messages that are the very last before the end are taken for the end.
+pub(super) fn is_at_end(source: BorrowedFd<'_>, packets: bool) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec};
+    if !packets {
+        return true;
+    }
+    let mut fds = [PollFd::from_borrowed_fd(source, PollFlags::RDHUP)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    if !matches!(retry(|| rustix::event::poll(&mut fds, Some(&now))), Ok(1..)) {
+        return false;
+    }
+    // The sum over all messages that are queued (unix(7), SIOCINQ).
+    !matches!(rustix::io::ioctl_fionread(source), Ok(1..))
+}
+
+/// Gives a Unix sink room for more than the default 208 KiB in flight: fewer
+/// changes of thread. The kernel cuts it to `wmem_max`.
+pub(super) fn enlarge(sink: BorrowedFd<'_>) {
+    use rustix::net::{AddressFamily, sockopt};
+    if sockopt::socket_domain(sink).is_ok_and(|domain| domain == AddressFamily::UNIX) {
+        let _ = sockopt::set_socket_send_buffer_size(sink, SEND_BUFFER);
+    }
+}

@@ -5,6 +5,8 @@
 pub mod admission;
 #[cfg(feature = "daemon")]
 pub mod config;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 pub mod exit;
 pub mod frame;
 pub mod ids;

@@ -1,3 +1,7 @@
-//! The daemon.
+//! The daemon `secure_socket`. All of it is in the library: `secure_socket::daemon`.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    secure_socket::daemon::main()
+}

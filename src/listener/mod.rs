@@ -127,7 +127,7 @@ impl Listener<Bound> {
                 (socket, None)
             }
         };
-        let nonblocking = options.nonblocking;
+        let nonblocking = options.nonblocking || options.nonblocking_accepted;
         let state = PhantomData;
         Ok(Self {
             place,
@@ -153,7 +153,7 @@ impl Listener<Bound> {
         let mut notices = Vec::new();
         let socket = activation::adopt(handed, options, &mut notices)?;
         let address = options.address.clone();
-        let nonblocking = options.nonblocking;
+        let nonblocking = options.nonblocking || options.nonblocking_accepted;
         let state = PhantomData;
         Ok(Self {
             place: None,
@@ -255,6 +255,14 @@ impl<S> Listener<S> {
     /// What there is to say about it, for the log.
     pub fn notices(&self) -> &[Notice] {
         &self.notices
+    }
+
+    /// Whether peers can push descriptors in, as this kernel has no
+    /// `SO_PASSRIGHTS`: whoever receives has to look for them.
+    pub fn lets_descriptors_in(&self) -> bool {
+        self.notices
+            .iter()
+            .any(|notice| matches!(notice, Notice::NoPassRights))
     }
 
     /// Whether the service manager handed it over.

@@ -23,6 +23,7 @@ pub struct Options {
     pub(super) expose: bool,
     pub(super) pass_credentials: bool,
     pub(super) nonblocking: bool,
+    pub(super) nonblocking_accepted: bool,
 }
 
 impl Options {
@@ -41,6 +42,7 @@ impl Options {
             expose: false,
             pass_credentials: false,
             nonblocking: false,
+            nonblocking_accepted: false,
         }
     }
 
@@ -112,6 +114,14 @@ impl Options {
     #[must_use]
     pub fn nonblocking(mut self, yes: bool) -> Self {
         self.nonblocking = yes;
+        self
+    }
+
+    /// Makes the sockets that are accepted non-blocking, though the listening one
+    /// may block.
+    #[must_use]
+    pub fn nonblocking_accepted(mut self, yes: bool) -> Self {
+        self.nonblocking_accepted = yes;
         self
     }
 

@@ -8,18 +8,29 @@
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 const SIGNAL: libc::c_int = libc::SIGURG;
 
 extern "C" fn nothing(_signal: libc::c_int) {}
 
-/// Prepares the process: installs the handler (sigaction(2)) and lets the signal
-/// through in this thread and those it starts (pthread_sigmask(3)).
+/// Prepares the process: installs the handler (sigaction(2)), the first time that
+/// it is called, and lets the signal through in this thread and those it starts
+/// (pthread_sigmask(3)). A sandbox may forbid the former: call it before.
 ///
 /// # Errors
 /// As sigaction(2); not for any valid state of the process.
 pub fn prepare() -> io::Result<()> {
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+    if !INSTALLED.load(Ordering::Acquire) {
+        install()?;
+        INSTALLED.store(true, Ordering::Release);
+    }
+    let_through()
+}
+
+fn install() -> io::Result<()> {
     // SAFETY: a sigaction of zeroes is a valid one: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
@@ -28,6 +39,10 @@ pub fn prepare() -> io::Result<()> {
     if unsafe { libc::sigaction(SIGNAL, &raw const action, ptr::null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    Ok(())
+}
+
+fn let_through() -> io::Result<()> {
     // SAFETY: a sigset of zeroes is valid storage for sigemptyset.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: `set` is valid and writable.

@@ -1,0 +1,179 @@
+//! The daemon: from its arguments to its exit code, on one page.
+//!
+//! The order is what the program promises: everything is parsed before anything is
+//! opened; the socket is bound and the logs are open before the walls rise; no
+//! thread exists before they stand; nobody is accepted before they were attested.
+//!
+//! Not here: how each room does its part.
+
+mod accounts;
+mod fault;
+mod overseer;
+mod rooms;
+mod signals;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::config::{self, Command, Settings, SystemAccounts};
+use crate::ids::{Gid, Uid};
+use crate::listener::Listener;
+use crate::listener::{handed_over, only};
+use crate::server::{Outcome, Server};
+use crate::{exit, sandbox};
+use accounts::Remembering;
+use fault::Fault;
+use overseer::{Means, Warden};
+use signals::Signals;
+
+/// Runs the daemon with the arguments of the process, to its end.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Err(error) = sandbox::early_hardening() {
+        return Fault::new(exit::SYSTEM, "can't harden the process", &error).report();
+    }
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+    let accounts = Remembering::new(SystemAccounts);
+    let surroundings = surroundings(runtime_dir.as_ref(), &accounts);
+    let done = match config::parse(args.iter().cloned(), &surroundings) {
+        Ok(Command::Serve(settings)) => serve(&settings, args, &accounts),
+        Ok(Command::Check(settings)) => check(&settings),
+        Ok(Command::Explain(settings, facts)) => print(&settings.peers.policy.explain(&facts)),
+        Ok(Command::Help(None)) => print(&config::help::overview()),
+        Ok(Command::Help(Some(key))) => print(&config::help::option(key)),
+        Ok(Command::Version) => print(&format!("secure_socket {}\n", env!("CARGO_PKG_VERSION"))),
+        Err(diagnostics) => {
+            eprint!("{diagnostics}");
+            return ExitCode::from(diagnostics.exit_code());
+        }
+    };
+    done.map_or_else(|fault| fault.report(), ExitCode::from)
+}
+
+/// The way of a server, from its settings to its last connection.
+fn serve(settings: &Settings, args: Vec<OsString>, accounts: &Remembering) -> Result<u8, Fault> {
+    let signals = Signals::block().map_err(|e| Fault::new(exit::SYSTEM, "signals", &e))?;
+    crate::sys::interrupt::prepare().map_err(|e| Fault::new(exit::SYSTEM, "signals", &e))?;
+    let notify = rooms::notify()?;
+    let logger = rooms::logger(settings)?;
+    // Until the writer has a thread of its own, a fault must not lose lines.
+    let served = serve_logged(settings, args, accounts, signals, notify, &logger);
+    if served.is_err() {
+        logger.drain_blocking();
+    }
+    served
+}
+
+fn serve_logged(
+    settings: &Settings,
+    args: Vec<OsString>,
+    accounts: &Remembering,
+    signals: Signals,
+    notify: Option<crate::listener::Notify>,
+    logger: &crate::logging::Logger,
+) -> Result<u8, Fault> {
+    rooms::say_remarks(settings);
+    let kernel = rooms::probe(settings)?;
+    let (checker, checker_threads) = rooms::checker(settings)?;
+    let rules = rooms::rules(settings, &kernel, checker.clone(), None)?;
+    let protocol = rooms::protocol(settings)?;
+    let options = rooms::listener_options(settings, &*protocol);
+    let bound = match only(handed_over().map_err(fault::of_bind)?).map_err(fault::of_bind)? {
+        Some(handed) => Listener::from_systemd(handed, &options),
+        None => Listener::bind(&options),
+    }
+    .map_err(fault::of_bind)?;
+    let plan = rooms::plan(settings, &bound, logger);
+    let sealed = sandbox::enter(rooms::with_checkers(plan, settings, checker_threads))
+        .map_err(fault::of_sandbox)?;
+    accounts.wall_in();
+    let listener = bound.seal(&sealed);
+    let guard = logger
+        .start_writer(rooms::log_hook(&sealed))
+        .map_err(fault::of_logging)?;
+    for notice in listener.notices() {
+        crate::warning!("{notice}");
+    }
+    crate::info!("sandbox: {}", sealed.report());
+    let place = listener.address().to_string();
+    let watch_descriptors = listener.lets_descriptors_in();
+    let server = Server::with_protocol(listener, protocol, rules)
+        .limits(settings.limits.admission.clone())
+        .threads(rooms::threads(settings))
+        .overload(rooms::overload(settings))
+        .packets(settings.socket.kind == crate::listener::Kind::SeqPacket)
+        .watch_descriptors(watch_descriptors)
+        .on_thread_start(rooms::worker_hook(settings, &sealed))
+        .build()
+        .map_err(fault::of_server)?;
+    let logger = logger.clone();
+    let means = Means {
+        args,
+        accounts,
+        signals,
+        notify,
+        sealed,
+        logger,
+        kernel,
+        checker,
+    };
+    let mut warden = Warden::new(settings, means, place);
+    let ended = server.run_with(&mut warden);
+    let code = match ended {
+        Ok(Outcome::Drained) => exit::OK,
+        Ok(Outcome::Forced) => exit::FORCED,
+        Err(error) => {
+            let fault = fault::of_server(error);
+            crate::critical!("{fault}");
+            guard.shutdown();
+            return Err(fault);
+        }
+    };
+    crate::notice!("stopped, exit code {code}");
+    guard.shutdown();
+    Ok(code)
+}
+
+fn check(settings: &Settings) -> Result<u8, Fault> {
+    eprint!("{}", settings.remarks);
+    let mut text = config::effective(settings);
+    for wall in sandbox::preview(&rooms::preview_plan(settings)).walls() {
+        let detail = if wall.detail.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", wall.detail)
+        };
+        text.push_str(&format!(
+            "# sandbox: {}: {}{detail}\n",
+            wall.name, wall.standing
+        ));
+    }
+    print(&text)
+}
+
+/// Prints to stdout. A reader that left early is no fault of ours.
+fn print(text: &str) -> Result<u8, Fault> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => Ok(exit::OK),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(exit::OK),
+        Err(error) => Err(Fault::new(
+            exit::CANNOT_CREATE,
+            "can't write to stdout",
+            &error,
+        )),
+    }
+}
+
+fn surroundings<'a>(
+    runtime_dir: Option<&'a OsString>,
+    accounts: &'a dyn config::Accounts,
+) -> config::Surroundings<'a> {
+    // No process has the id -1 (setresuid(2)).
+    config::Surroundings {
+        euid: Uid::from_raw(rustix::process::geteuid().as_raw()).unwrap_or(Uid::OVERFLOW),
+        egid: Gid::from_raw(rustix::process::getegid().as_raw()).unwrap_or(Gid::OVERFLOW),
+        runtime_dir,
+        accounts,
+    }
+}

@@ -1,0 +1,176 @@
+//! What the daemon does on the supervisor's thread: answers signals, tells the
+//! service manager, attests the walls, reloads.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use super::accounts::Remembering;
+use super::rooms;
+use super::signals::{Request, Signals};
+use crate::config::{self, Settings};
+use crate::listener::{Notify, watchdog_timeout};
+use crate::logging::Logger;
+use crate::peer::{Checker, Kernel};
+use crate::sandbox::Sealed;
+use crate::server::{Handle, Overseer};
+
+/// How often passed over refusals are told, while there are any.
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
+
+/// What the warden works with.
+pub(super) struct Means<'a> {
+    pub(super) args: Vec<OsString>,
+    pub(super) accounts: &'a Remembering,
+    pub(super) signals: Signals,
+    pub(super) notify: Option<Notify>,
+    pub(super) sealed: Sealed,
+    pub(super) logger: Logger,
+    pub(super) kernel: Kernel,
+    pub(super) checker: Option<Checker>,
+}
+
+pub(super) struct Warden<'a> {
+    settings: Settings,
+    means: Means<'a>,
+    place: String,
+    stops: u32,
+    /// How often the service manager wants to hear from us, and when next.
+    watchdog: Option<(Duration, Instant)>,
+    sweep_at: Option<Instant>,
+}
+
+impl<'a> Warden<'a> {
+    pub(super) fn new(settings: &Settings, means: Means<'a>, place: String) -> Self {
+        // Twice as often as asked (sd_watchdog_enabled(3)).
+        let watchdog = watchdog_timeout().map(|timeout| (timeout / 2, Instant::now()));
+        let settings = settings.clone();
+        Self {
+            settings,
+            means,
+            place,
+            stops: 0,
+            watchdog,
+            sweep_at: None,
+        }
+    }
+
+    fn answer(&mut self, request: Request, pid: u32, uid: u32, handle: &Handle) {
+        match request {
+            Request::Stop => {
+                self.stops += 1;
+                if self.stops > 1 {
+                    crate::notice!(
+                        "asked to stop again by pid {pid} uid {uid}: closing everything"
+                    );
+                    handle.stop_now();
+                    return;
+                }
+                let grace = self.settings.limits.stop_timeout;
+                crate::notice!(
+                    "asked to stop by pid {pid} uid {uid}: {} connections may finish within {} s",
+                    handle.state().admission.open,
+                    grace.as_secs_f64()
+                );
+                handle.stop(grace);
+            }
+            Request::Reload => self.reload(handle),
+            Request::Summary => crate::notice!("state: {}", handle.state()),
+        }
+    }
+
+    /// HUP: logs are opened again; the configuration is put in force if it is
+    /// good as a whole.
+    fn reload(&mut self, handle: &Handle) {
+        self.tell(Notify::reloading);
+        self.means.logger.reopen();
+        match self.reread() {
+            Ok((settings, rules)) => {
+                let closed = handle.reload(rules, settings.limits.admission.clone());
+                let logger = &self.means.logger;
+                logger.set_verbosity(settings.logs.verbosity);
+                logger.set_verbosity_for(settings.logs.verbosity_for.clone());
+                self.settings = *settings;
+                crate::notice!(
+                    "reloaded: {closed} connections are no longer admitted and were closed"
+                );
+            }
+            Err(text) => {
+                for line in text.lines() {
+                    crate::error!("reload: {line}");
+                }
+                crate::error!("the configuration was not reloaded; everything stays as it was");
+            }
+        }
+        self.tell(Notify::ready);
+    }
+
+    fn reread(&self) -> Result<(Box<Settings>, crate::server::Rules), String> {
+        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+        let surroundings = super::surroundings(runtime_dir.as_ref(), self.means.accounts);
+        let args = self.means.args.iter().cloned();
+        let settings = config::reload(args, &surroundings).map_err(|wrong| wrong.to_string())?;
+        rooms::say_unchangeable(&self.settings, &settings);
+        let checker = self.means.checker.clone();
+        let rules = rooms::rules(&settings, &self.means.kernel, checker, None)
+            .map_err(|fault| fault.to_string())?;
+        Ok((settings, rules))
+    }
+
+    fn tell(&self, what: impl FnOnce(&Notify) -> io::Result<()>) {
+        if let Some(Err(error)) = self.means.notify.as_ref().map(what) {
+            crate::warning!("can't notify the service manager: {error}");
+        }
+    }
+}
+
+impl Overseer for Warden<'_> {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.means.signals.as_fd())
+    }
+
+    fn next_call(&self) -> Option<Instant> {
+        let watchdog = self.watchdog.map(|(_, next)| next);
+        watchdog.into_iter().chain(self.sweep_at).min()
+    }
+
+    fn call(&mut self, handle: &Handle, now: Instant) {
+        while let Some((request, pid, uid)) = self.means.signals.next() {
+            self.answer(request, pid, uid, handle);
+        }
+        if let Some((every, next)) = &mut self.watchdog
+            && *next <= now
+        {
+            *next = now + *every;
+            self.tell(Notify::watchdog);
+        }
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            handle.sweep(false);
+            self.sweep_at = None;
+        }
+        if self.sweep_at.is_none() && handle.needs_sweep() {
+            self.sweep_at = Some(now + BETWEEN_SWEEPS);
+        }
+    }
+
+    fn before_accept(&mut self, _handle: &Handle) -> io::Result<()> {
+        let attested = self.means.sealed.attest().map_err(io::Error::other)?;
+        crate::info!(
+            "attested: {} threads stand behind their walls",
+            attested.threads.len()
+        );
+        crate::notice!(
+            "ready: {} on {}",
+            self.settings.service.service.word(),
+            self.place
+        );
+        self.tell(Notify::ready);
+        Ok(())
+    }
+
+    fn draining(&mut self, handle: &Handle) {
+        self.tell(Notify::stopping);
+        handle.sweep(true);
+    }
+}

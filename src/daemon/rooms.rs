@@ -1,0 +1,425 @@
+//! Settings to what each room asks for.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::fault::{self, Fault};
+use crate::config::{
+    self, Auto, CheckOverload, Endpoint, LogFormat, LogOverflow, LogSink, Service, Settings, Weight,
+};
+use crate::listener::{Bound, Listener, Notify, Options};
+use crate::logging::{self, FileSpec, Logger, RemoteAddress, RemoteSpec, SinkSpec, Target};
+use crate::peer::{
+    Checker, CheckerConfig, CheckerThread, Inspector, Kernel, Needs, PidfdSource, Pins,
+};
+use crate::sandbox::{Access, Capability, Mode, PathGrant, Plan, PrivilegedThread, Role, Sealed};
+use crate::server::{Choice, OnThreadStart, Overload, Rules, Threads};
+use crate::service::{Echo, Protocol, Timeouts};
+use crate::{exit, ids};
+
+/// Descriptors that a server needs besides those of its connections.
+const DESCRIPTORS_ASIDE: u64 = 64;
+
+type Owner = Option<(ids::Uid, ids::Gid)>;
+
+fn owner(settings: &Settings) -> Owner {
+    settings
+        .walls
+        .run_as
+        .as_ref()
+        .map(|run_as| (run_as.uid, run_as.gid))
+}
+
+pub(super) fn notify() -> Result<Option<Notify>, Fault> {
+    Notify::from_env().map_err(|e| Fault::new(exit::UNAVAILABLE, "NOTIFY_SOCKET", &e))
+}
+
+/// Opens every sink; the lines wait until the writer is started.
+pub(super) fn logger(settings: &Settings) -> Result<Logger, Fault> {
+    let logs = &settings.logs;
+    let mut builder = logging::Builder::new()
+        .verbosity(logs.verbosity)
+        .queue(usize::try_from(logs.queue).unwrap_or(8192))
+        .format(match logs.format {
+            LogFormat::Text => logging::Format::Text,
+            LogFormat::Json => logging::Format::Json,
+            LogFormat::Rfc5424 => logging::Format::Rfc5424,
+        })
+        .overflow(match logs.overflow {
+            LogOverflow::Drop => logging::Overflow::Drop,
+            LogOverflow::Block => logging::Overflow::Block,
+        });
+    for (module, verbosity) in &logs.verbosity_for {
+        builder = builder.verbosity_for(module.clone(), *verbosity);
+    }
+    for target in &logs.targets {
+        let Some(sink) = sink(settings, target.sink) else {
+            continue;
+        };
+        builder = builder.target(Target {
+            sink,
+            level: target.verbosity,
+        });
+    }
+    let logger = builder.build().map_err(fault::of_logging)?;
+    logger.install().map_err(fault::of_logging)?;
+    Ok(logger)
+}
+
+fn sink(settings: &Settings, sink: LogSink) -> Option<SinkSpec> {
+    let logs = &settings.logs;
+    Some(match sink {
+        LogSink::Stdout => SinkSpec::Stdout,
+        LogSink::Stderr => SinkSpec::Stderr,
+        LogSink::Mq => SinkSpec::Mq {
+            name: logs.mq_name.clone(),
+            owner: owner(settings),
+        },
+        LogSink::Remote => SinkSpec::Remote(match logs.remote.as_ref()? {
+            Endpoint::Unix(path) => RemoteSpec::Unix(PathBuf::from(path.to_string())),
+            Endpoint::Tcp(host) => RemoteSpec::Tcp(host.to_string()),
+            Endpoint::Udp(host) => RemoteSpec::Udp(host.to_string()),
+        }),
+        LogSink::File => SinkSpec::File(FileSpec {
+            max_size: logs.max_size,
+            max_age: logs.max_age,
+            keep: logs.keep,
+            keep_bytes: logs.keep_bytes,
+            sync: logs.sync,
+            owner: owner(settings),
+            ..FileSpec::new(logs.file.clone()?)
+        }),
+    })
+}
+
+/// Warnings and notices of the configuration, to the log.
+pub(super) fn say_remarks(settings: &Settings) {
+    for remark in settings.remarks.iter() {
+        match remark.weight {
+            Weight::Notice => crate::notice!("{remark}"),
+            _ => crate::warning!("{remark}"),
+        }
+    }
+}
+
+/// What the kernel offers for the rules at hand; what is missing refuses the start.
+pub(super) fn probe(settings: &Settings) -> Result<Kernel, Fault> {
+    let kernel = Kernel::probe();
+    let policy = &settings.peers.policy;
+    let missing = kernel.shortcomings(policy.needs(), policy.needs_ptrace_capability());
+    for shortcoming in missing {
+        let best_effort = settings.walls.sandbox == Mode::BestEffort;
+        match shortcoming.weaker().filter(|_| best_effort) {
+            Some(weaker) => crate::warning!("{shortcoming}; goes on without: {weaker}"),
+            None => return Err(Fault::plain(exit::CONFIG, shortcoming.to_string())),
+        }
+    }
+    Ok(kernel)
+}
+
+/// The process checker, if a rule asks for facts below `/proc`.
+pub(super) fn checker(settings: &Settings) -> Result<(Option<Checker>, Vec<CheckerThread>), Fault> {
+    let needs = settings.peers.policy.needs();
+    if !needs.has_any(Needs::PROC) {
+        return Ok((None, Vec::new()));
+    }
+    let checks = &settings.peers.checks;
+    let digests = needs.has(crate::peer::FactKind::Sha256);
+    let bound = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let config = CheckerConfig {
+        digest_threads: if digests {
+            usize::from(checks.parallel)
+        } else {
+            0
+        },
+        digest_wait: checks.timeout,
+        digest_max_bytes: checks.hash_max_size,
+        digests_remembered: bound(checks.hash_cache),
+        queue: match checks.overload {
+            CheckOverload::Deny => bound(checks.queue),
+            // Nobody is turned away for want of room: at most one for each connection.
+            CheckOverload::Wait => settings
+                .limits
+                .admission
+                .max_connections
+                .max(bound(checks.queue)),
+        },
+    };
+    let (checker, threads) =
+        Checker::new(config).map_err(|e| Fault::new(exit::SYSTEM, "process checker: /proc", &e))?;
+    Ok((Some(checker), threads))
+}
+
+/// Who may enter and under which bounds.
+pub(super) fn rules(
+    settings: &Settings,
+    kernel: &Kernel,
+    checker: Option<Checker>,
+    before: Option<&Pins>,
+) -> Result<Rules, Fault> {
+    let peers = &settings.peers;
+    let policy = peers.policy.clone();
+    let pins = Pins::open(&policy.exe_paths(), &policy.pids(), before).map_err(|errors| {
+        let texts: Vec<_> = errors
+            .iter()
+            .map(|e| Fault::new(0, "rule", e).to_string())
+            .collect();
+        Fault::plain(exit::CONFIG, texts.join("; "))
+    })?;
+    let limits = &settings.limits;
+    let mut rules = Rules::new(policy);
+    rules.inspector = Inspector::new(pins, checker);
+    if !kernel.peer_pidfd {
+        rules.pidfd_source = PidfdSource::SocketOrNumber;
+    }
+    rules.timeouts = Arc::new(Timeouts {
+        first_byte: limits.first_byte_timeout,
+        idle: limits.idle_timeout,
+        connect: limits.connect_timeout,
+        write: limits.write_timeout,
+        half_close: limits.half_close_timeout,
+        max_lifetime: limits.max_lifetime,
+    });
+    rules.session_ends_with_peer = choice(peers.session_ends_with_peer);
+    rules.process_proof = choice(peers.process_proof);
+    rules.proof_timeout = peers.proof_timeout;
+    rules.recheck_interval = peers.checks.interval;
+    rules.limits_need = limits.admission.needs();
+    Ok(rules)
+}
+
+fn choice(auto: Auto) -> Choice {
+    match auto {
+        Auto::Auto => Choice::Auto,
+        Auto::Yes => Choice::Yes,
+        Auto::No => Choice::No,
+    }
+}
+
+/// The service.
+pub(super) fn protocol(settings: &Settings) -> Result<Arc<dyn Protocol>, Fault> {
+    match settings.service.service {
+        Service::Echo => Ok(Arc::new(Echo)),
+        other => Err(Fault::plain(
+            exit::CONFIG,
+            format!("service={}: not built yet", other.word()),
+        )),
+    }
+}
+
+pub(super) fn threads(settings: &Settings) -> Threads {
+    match settings.limits.threads {
+        config::Threads::Multi => Threads::Multi,
+        config::Threads::Shared(count) => {
+            let count = std::num::NonZeroUsize::new(usize::from(count));
+            count.map_or(Threads::Multi, Threads::Loops)
+        }
+    }
+}
+
+pub(super) fn overload(settings: &Settings) -> Overload {
+    match settings.limits.overload {
+        config::Overload::Wait => Overload::Wait,
+        config::Overload::Refuse => Overload::Refuse,
+    }
+}
+
+pub(super) fn listener_options(settings: &Settings, protocol: &dyn Protocol) -> Options {
+    let socket = &settings.socket;
+    let policy = &settings.peers.policy;
+    let proves = settings.peers.process_proof == Auto::Yes || protocol.proves_by_itself();
+    let names_programs = policy.needs().has_any(Needs::EXECUTABLE);
+    let blocking = threads(settings) == Threads::Multi && protocol.can_block();
+    let mut options = Options::new(socket.address.clone())
+        .kind(socket.kind)
+        .mode(socket.mode)
+        .socket_group(socket.group)
+        .others_authorised(policy.admits_others())
+        .backlog(socket.backlog)
+        .expose(socket.expose)
+        .pass_credentials(proves && names_programs)
+        .nonblocking(threads(settings) != Threads::Multi)
+        .nonblocking_accepted(!blocking);
+    if let Some((uid, gid)) = owner(settings) {
+        options = options.run_as(uid, gid);
+    }
+    options
+}
+
+/// The role of the threads that serve.
+fn worker_role(settings: &Settings) -> Role {
+    match settings.service.service {
+        Service::Echo => Role::EchoWorker,
+        Service::Relay => Role::RelayWorker,
+        Service::Broker => Role::BrokerWorker,
+    }
+}
+
+pub(super) fn worker_hook(settings: &Settings, sealed: &Sealed) -> OnThreadStart {
+    let (role, sealed) = (worker_role(settings), sealed.clone());
+    Box::new(move || sealed.enter_role(role).map_err(io::Error::other))
+}
+
+pub(super) fn log_hook(sealed: &Sealed) -> logging::ThreadHook {
+    let sealed = sealed.clone();
+    Arc::new(move |role| {
+        let role = match role {
+            logging::ThreadRole::LogWriter => Role::LogWriter,
+            logging::ThreadRole::LogCompressor => Role::LogCompressor,
+        };
+        sealed.enter_role(role).map_err(io::Error::other)
+    })
+}
+
+/// What the server keeps; see `sandbox`.
+pub(super) fn plan(settings: &Settings, listener: &Listener<Bound>, logger: &Logger) -> Plan {
+    let mut plan = base_plan(settings);
+    if let Some(cleanup) = listener.paths_needed() {
+        grant(&mut plan, cleanup.path, Access::Remove, &[Role::Supervisor]);
+    }
+    for needed in logger.paths_needed() {
+        let roles = [Role::LogWriter, Role::LogCompressor];
+        grant(&mut plan, &needed.path, Access::Manage, &roles);
+    }
+    for address in logger.addresses_needed() {
+        if let RemoteAddress::Tcp(address) = address {
+            plan.tcp_connect
+                .push((address.port(), vec![Role::LogWriter]));
+        }
+    }
+    if let Some(file) = &settings.file {
+        // To be read again at a reload, with the names of users and groups.
+        if let Some(folder) = Path::new(file)
+            .canonicalize()
+            .ok()
+            .as_deref()
+            .and_then(Path::parent)
+        {
+            grant(&mut plan, folder, Access::Read, &[Role::Supervisor]);
+        }
+        grant(
+            &mut plan,
+            Path::new("/etc"),
+            Access::Read,
+            &[Role::Supervisor],
+        );
+    }
+    plan
+}
+
+/// What [`plan`] can say before anything is opened, for `check`.
+pub(super) fn preview_plan(settings: &Settings) -> Plan {
+    base_plan(settings)
+}
+
+fn base_plan(settings: &Settings) -> Plan {
+    let connections = u64::try_from(settings.limits.admission.max_connections).unwrap_or(65_535);
+    Plan {
+        mode: settings.walls.sandbox,
+        seccomp: settings.walls.seccomp,
+        run_as: settings.walls.run_as.clone(),
+        max_descriptors: connections
+            .saturating_mul(descriptors_each(settings))
+            .saturating_add(DESCRIPTORS_ASIDE),
+        ..Plan::default()
+    }
+}
+
+/// How many descriptors one connection may need at once.
+fn descriptors_each(settings: &Settings) -> u64 {
+    match settings.service.service {
+        // The socket and the process that is held.
+        Service::Echo => 3,
+        // A wake-up as well.
+        Service::Broker => 4,
+        // The upstream, two pipes, and what is passed on.
+        Service::Relay => 8 + u64::from(settings.service.relay_descriptors) * 2,
+    }
+}
+
+fn grant(plan: &mut Plan, path: &Path, access: Access, roles: &[Role]) {
+    if path.exists() {
+        plan.paths.push(PathGrant {
+            path: path.to_path_buf(),
+            access,
+            roles: roles.to_vec(),
+        });
+    }
+}
+
+/// Adds the threads that look at executables.
+pub(super) fn with_checkers(
+    mut plan: Plan,
+    settings: &Settings,
+    threads: Vec<CheckerThread>,
+) -> Plan {
+    let policy = &settings.peers.policy;
+    let ptrace = policy
+        .needs_ptrace_capability()
+        .then_some(Capability::SysPtrace);
+    for thread in threads {
+        plan.privileged.push(PrivilegedThread {
+            name: thread.name,
+            role: Role::ProcessChecker,
+            capabilities: ptrace.into_iter().collect(),
+            outside_landlock: policy.needs().has_any(Needs::EXECUTABLE),
+            body: Box::new(move || thread.run()),
+        });
+    }
+    plan
+}
+
+/// Options that a reload reads and can't put in force, as the walls stand and the
+/// socket is bound: said, so that nobody thinks they are.
+pub(super) fn say_unchangeable(before: &Settings, now: &Settings) {
+    const CHANGEABLE: &[&str] = &[
+        "allow",
+        "authorised_peer_cli_args",
+        "authorised_peer_exe",
+        "authorised_peer_gid",
+        "authorised_peer_groupname",
+        "authorised_peer_label",
+        "authorised_peer_pid",
+        "authorised_peer_process_name",
+        "authorised_peer_uid",
+        "authorised_peer_username",
+        "connect_timeout",
+        "connection_rate_per_uid",
+        "denials_before_penalty",
+        "deny",
+        "first_byte_timeout",
+        "half_close_timeout",
+        "idle_timeout",
+        "limit",
+        "max_connections",
+        "max_connections_per_uid",
+        "max_lifetime",
+        "peers_remembered",
+        "penalty",
+        "penalty_for",
+        "penalty_max",
+        "permit",
+        "process_check_interval",
+        "proof_timeout",
+        "session_ends_with_peer",
+        "stop_timeout",
+        "verbosity",
+        "verbosity_for",
+        "write_timeout",
+    ];
+    let texts = |effective: &config::Effective| -> Vec<String> {
+        effective
+            .values
+            .iter()
+            .map(|value| value.value.clone())
+            .collect()
+    };
+    for (old, new) in before.effective.iter().zip(&now.effective) {
+        let name = new.key.name;
+        let (old, new) = (texts(old), texts(new));
+        if old != new && !CHANGEABLE.contains(&name) {
+            crate::warning!("reload: {name} stays {:?} until a restart", old.join(","));
+        }
+    }
+}

@@ -71,9 +71,10 @@ fn check(
 ) {
     let path = lab.path("sockets").join("socket");
     let _ = std::fs::remove_file(&path);
-    let mut command = Command::new(server[0]);
+    let (program, args) = server.split_first().unwrap();
+    let mut command = Command::new(program);
     command
-        .args(&server[1..])
+        .args(args)
         .arg(lab.path("trusted"))
         .args(HELPER_ARGS);
     let serve_step = if setup == "starved" {

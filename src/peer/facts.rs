@@ -190,6 +190,16 @@ impl Needs {
         self.0 & kind.bit() != 0
     }
 
+    /// The words for the facts in it.
+    pub fn words(self) -> Vec<&'static str> {
+        use FactKind::{Args, Exe, Groups, Label, Name, Process, Sha256};
+        let all = [Groups, Label, Process, Exe, Sha256, Name, Args];
+        all.into_iter()
+            .filter(|kind| self.has(*kind))
+            .map(FactKind::word)
+            .collect()
+    }
+
     /// Whether any of the other's facts is in it.
     pub const fn has_any(self, other: Self) -> bool {
         self.0 & other.0 != 0
@@ -198,22 +208,7 @@ impl Needs {
 
 impl fmt::Debug for Needs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const ALL: [FactKind; 7] = [
-            FactKind::Groups,
-            FactKind::Label,
-            FactKind::Process,
-            FactKind::Exe,
-            FactKind::Sha256,
-            FactKind::Name,
-            FactKind::Args,
-        ];
-        f.debug_set()
-            .entries(
-                ALL.iter()
-                    .filter(|kind| self.has(**kind))
-                    .map(|kind| kind.word()),
-            )
-            .finish()
+        f.debug_set().entries(self.words()).finish()
     }
 }
 

@@ -103,6 +103,12 @@ impl Authorized {
         self.names_executable() && self.exe().is_some()
     }
 
+    /// Whether the verdict rested on the executable, by an allow or a deny rule, so
+    /// that it must be looked at again while the session lasts.
+    pub fn watches_executable(&self) -> bool {
+        self.exe().is_some()
+    }
+
     /// Judges a later reading of the process's facts: whether it still runs the
     /// executable that it was admitted with.
     ///

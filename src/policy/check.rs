@@ -4,7 +4,8 @@
 
 use super::authorized::Authorized;
 use super::denial::{Denial, DenialReason, RuleKind, RuleRef};
-use super::rule::{Outcome, Rule, Value};
+use super::outcome::{Outcome, Value};
+use super::rule::Rule;
 use crate::ids::Uid;
 use crate::peer::{Facts, Needs, Unreadable};
 

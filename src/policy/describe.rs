@@ -44,6 +44,10 @@ pub fn describe(text: &str, names: &dyn Names) -> Result<Facts, DescriptionError
                 message,
             })?;
     }
+    if peer.uid.is_none() && peer.address.is_none() {
+        let message = String::from("expected uid:N or address:ADDRESS among the facts");
+        return Err(DescriptionError { column: 1, message });
+    }
     Ok(peer.into_facts())
 }
 
@@ -176,6 +180,10 @@ mod tests {
 
     #[test]
     fn errors_point_at_their_place() {
+        check_error(
+            "gid:1",
+            "1: expected uid:N or address:ADDRESS among the facts",
+        );
         check_error("uid:1,uid:2", "7: uid: said twice");
         check_error(
             "uid:1, any",

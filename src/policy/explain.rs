@@ -6,14 +6,34 @@ use std::fmt::Write;
 
 use super::check::Policy;
 use super::criterion::{Criterion, Truth};
-use super::rule::{Rule, Value};
+use super::outcome::Value;
+use super::rule::Rule;
 use crate::peer::{FactKind, Facts};
 
 impl Policy {
     /// The verdict, then every rule with what each of its criteria says. Several
-    /// lines, the first starting with `admitted` or `denied`, each ended by a newline.
+    /// lines, each ended by a newline; the first starts with `admitted`, `denied`, or
+    /// `undecided` where facts that nobody gave would turn the verdict.
     pub fn explain(&self, facts: &Facts) -> String {
-        let mut text = match self.check(facts) {
+        let mut text = self.verdict_in_words(facts);
+        let lists = [("deny", self.deny_rules()), ("allow", self.allow_rules())];
+        for (list, rules) in lists {
+            for (number, rule) in (1..).zip(rules) {
+                explain_rule(&mut text, list, number, rule, facts);
+            }
+        }
+        text
+    }
+
+    fn verdict_in_words(&self, facts: &Facts) -> String {
+        let asks = self.asks(facts);
+        if !asks.is_empty() {
+            return format!(
+                "undecided: it depends on the peer's {}\n",
+                asks.words().join(", ")
+            );
+        }
+        match self.check(facts) {
             Ok(peer) => {
                 format!(
                     "admitted by allow rule {} ({})\n",
@@ -22,14 +42,7 @@ impl Policy {
                 )
             }
             Err(denial) => format!("denied: {denial}\n"),
-        };
-        let lists = [("deny", self.deny_rules()), ("allow", self.allow_rules())];
-        for (list, rules) in lists {
-            for (number, rule) in (1..).zip(rules) {
-                explain_rule(&mut text, list, number, rule, facts);
-            }
         }
-        text
     }
 }
 

@@ -20,6 +20,7 @@ mod denial;
 mod describe;
 mod explain;
 mod names;
+mod outcome;
 mod parse;
 mod reach;
 mod rule;

@@ -35,6 +35,13 @@ pub enum Warning {
         /// Its text.
         text: String,
     },
+    /// An allow rule on an interpreter, which runs whatever it is given.
+    Interpreter {
+        /// Its number, from 1.
+        number: u32,
+        /// The interpreter.
+        path: PathBuf,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -55,6 +62,12 @@ impl fmt::Display for Warning {
                 f,
                 "deny rule {number} ({text}) is forgeable: a program evades it by another name \
                  or other arguments"
+            ),
+            Self::Interpreter { number, path } => write!(
+                f,
+                "allow rule {number} names an interpreter ({}): it admits every script that this \
+                 runs",
+                path.display()
             ),
         }
     }
@@ -189,12 +202,32 @@ impl Policy {
                 text: rule.to_string(),
             })
         });
-        allow.chain(deny).collect()
+        let interpreters = (1..).zip(&self.allow).flat_map(|(number, rule)| {
+            let paths = rule.criteria().filter_map(|one| match one {
+                Criterion::Exe(path) if is_interpreter(path) => Some(path.clone()),
+                _ => None,
+            });
+            paths.map(move |path| Warning::Interpreter { number, path })
+        });
+        allow.chain(interpreters).chain(deny).collect()
     }
 
     fn criteria(&self) -> impl Iterator<Item = &Criterion> {
         self.allow.iter().chain(&self.deny).flat_map(Rule::criteria)
     }
+}
+
+/// Whether the last name of a path, its version cut off, is a known interpreter's.
+fn is_interpreter(path: &Path) -> bool {
+    const KNOWN: [&str; 20] = [
+        "ash", "awk", "bash", "busybox", "dash", "env", "fish", "gawk", "java", "ksh", "lua",
+        "mawk", "node", "perl", "php", "python", "ruby", "sh", "tclsh", "zsh",
+    ];
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or("");
+    KNOWN.contains(&name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-'))
 }
 
 /// The users for whom a rule can hold. `None` if it names none.
@@ -281,6 +314,29 @@ mod tests {
         assert!(
             texts[2].starts_with("deny rule 1 (args:x,uid:1) is forgeable"),
             "{texts:?}"
+        );
+    }
+
+    #[test]
+    fn interpreters_are_known_with_and_without_version() {
+        for path in [
+            "/bin/sh",
+            "/usr/bin/python3.11",
+            "/usr/bin/perl",
+            "/usr/bin/php8.2",
+        ] {
+            let warnings = policy(&[&format!("uid:1,exe:{path}")], &[]).warnings();
+            assert_eq!(
+                warnings,
+                [Warning::Interpreter {
+                    number: 1,
+                    path: path.into()
+                }]
+            );
+        }
+        assert_eq!(
+            policy(&["exe:/usr/sbin/nginx"], &["exe:/bin/sh"]).warnings(),
+            []
         );
     }
 

@@ -8,11 +8,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::criterion::{Criterion, Truth};
+use super::criterion::Criterion;
 use super::names::Names;
+use super::outcome::{Outcome, Value};
 use super::text::{Piece, split};
 use crate::ids::Uid;
-use crate::peer::{FactKind, Facts, Needs, Unreadable};
+use crate::peer::{Facts, Needs};
 
 /// The longest text of a rule, in bytes.
 pub const MAX_RULE_BYTES: usize = 65_536;
@@ -246,80 +247,6 @@ fn differ(one: &Criterion, other: &Criterion) -> bool {
     }
 }
 
-/// What the facts say about a rule: now, and if every fact that nobody asked for
-/// yet would turn out well (`best`) or badly (`worst`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Outcome {
-    pub(super) now: Value,
-    pub(super) best: Value,
-    pub(super) worst: Value,
-    /// The facts that are still to be asked for.
-    pub(super) unasked: Needs,
-    /// The first fact that could not be read.
-    pub(super) unreadable: Option<(FactKind, Unreadable)>,
-}
-
-/// Kleene's three values, in the order in which "or" takes the largest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Value {
-    False,
-    Unknown,
-    True,
-}
-
-impl Outcome {
-    const TRUE: Self = Self::certain(Value::True);
-    const FALSE: Self = Self::certain(Value::False);
-
-    const fn certain(value: Value) -> Self {
-        Self {
-            now: value,
-            best: value,
-            worst: value,
-            unasked: Needs::NONE,
-            unreadable: None,
-        }
-    }
-
-    fn or(self, other: Self) -> Self {
-        self.join(other, Value::max)
-    }
-
-    fn and(self, other: Self) -> Self {
-        self.join(other, Value::min)
-    }
-
-    fn join(self, other: Self, choose: fn(Value, Value) -> Value) -> Self {
-        Self {
-            now: choose(self.now, other.now),
-            best: choose(self.best, other.best),
-            worst: choose(self.worst, other.worst),
-            unasked: self.unasked.and(other.unasked),
-            unreadable: self.unreadable.or(other.unreadable),
-        }
-    }
-}
-
-impl From<Truth> for Outcome {
-    fn from(truth: Truth) -> Self {
-        match truth {
-            Truth::True => Self::TRUE,
-            Truth::False => Self::FALSE,
-            Truth::Unreadable(kind, why) => Self {
-                unreadable: Some((kind, why)),
-                ..Self::certain(Value::Unknown)
-            },
-            Truth::Unasked(kind) => Self {
-                now: Value::Unknown,
-                best: Value::True,
-                worst: Value::False,
-                unasked: Needs::only(kind),
-                unreadable: None,
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,5 +326,55 @@ mod tests {
         assert_eq!(names("name:a,args:b"), (true, false, true));
         assert_eq!(names("name:a|uid:1"), (false, false, true));
         assert_eq!(names("name:a,uid:1"), (true, false, false));
+    }
+
+    /// Pieces of rules, thrown together by a fixed sequence: whatever parses prints
+    /// as something that parses to the same.
+    #[test]
+    fn whatever_parses_prints_as_it_parses() {
+        const PIECES: [&str; 24] = [
+            "uid:",
+            "gid:",
+            "pid:",
+            "exe:",
+            "name:",
+            "args:",
+            "label:",
+            "address:",
+            "any",
+            "self",
+            "0",
+            "33",
+            "4294967294",
+            "/a",
+            "/b c",
+            "\\,",
+            "\\|",
+            "\\x0a",
+            "\\\\",
+            ",",
+            "|",
+            " ",
+            "::1/128",
+            "é",
+        ];
+        let mut state = 1_u64;
+        let mut parsed = 0;
+        for _ in 0..4_000 {
+            let mut text = String::new();
+            for _ in 0..8 {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let index = usize::try_from((state >> 33) % 24).unwrap();
+                text.push_str(PIECES[index]);
+                if let Ok(rule) = Rule::parse(&text, &NAMES) {
+                    parsed += 1;
+                    let again = Rule::parse(rule.text(), &NAMES);
+                    assert_eq!(again.as_ref(), Ok(&rule), "{text:?} {rule}");
+                }
+            }
+        }
+        assert!(parsed > 200, "{parsed}");
     }
 }

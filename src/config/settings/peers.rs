@@ -136,9 +136,9 @@ pub(super) fn policy(
     let policy = Policy::new(rules(&allow), rules(&deny), names.own_user());
     for warning in policy.warnings() {
         let (list, number) = match &warning {
-            Warning::AdmitsEveryone { number } | Warning::Forgeable { number, .. } => {
-                (&allow, *number)
-            }
+            Warning::AdmitsEveryone { number }
+            | Warning::Forgeable { number, .. }
+            | Warning::Interpreter { number, .. } => (&allow, *number),
             Warning::Evadable { number, .. } => (&deny, *number),
         };
         let at = usize::try_from(number)

@@ -3,6 +3,8 @@
 //! a bounded pool of threads.
 
 pub mod admission;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]

@@ -20,9 +20,9 @@
 #![forbid(unsafe_code)]
 
 mod deliver;
-mod entropy;
 mod hub;
 mod limits;
+mod link;
 mod member;
 mod outbox;
 mod permit;
@@ -35,6 +35,7 @@ mod tree;
 
 pub use hub::Broker;
 pub use limits::{Limits, Quota};
+pub use link::{Link, Step, Waiting, Wake};
 pub use member::Identity;
 pub use outbox::Sink;
 pub use permit::{Permit, Permits};

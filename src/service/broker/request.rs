@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::frame::{ErrorCode, Frame, Subject};
+use crate::sys::peer::random;
 
 use super::hub::count_in;
 use super::limits::Quota;
@@ -23,14 +24,11 @@ use super::routes::Entry;
 pub(super) struct Numbers(VecDeque<u64>);
 
 impl Numbers {
-    const AT_ONCE: usize = 32;
-
     /// `None` when the kernel gives none, which getrandom(2) rules out once the
     /// machine is up.
     fn next(&mut self) -> Option<u64> {
         if self.0.is_empty() {
-            let mut bytes = [0; Self::AT_ONCE * 8];
-            super::entropy::fill(&mut bytes).ok()?;
+            let bytes: [u8; 256] = random().ok()?;
             self.0.extend(
                 bytes
                     .as_chunks()

@@ -1,0 +1,97 @@
+//! What can go wrong on the client's side.
+
+use std::fmt;
+use std::io;
+
+use crate::frame::{ErrorCode, FrameError};
+
+/// Why something didn't work.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The socket can't be reached, or failed.
+    Socket(io::Error),
+    /// The server is not who it should be.
+    Untrusted {
+        /// Who it is, as far as the kernel says.
+        found: String,
+        /// The rule that it should meet.
+        expected: String,
+    },
+    /// Whoever it is can't be found out, with what is missing.
+    CannotVerify(String),
+    /// The server closed the connection. Before the first frame: it didn't admit
+    /// this process.
+    Closed,
+    /// It did not happen in time.
+    Timeout,
+    /// The broker breaks the protocol.
+    Protocol(FrameError),
+    /// The broker refused.
+    Refused {
+        /// Its code.
+        code: ErrorCode,
+        /// Its words.
+        text: String,
+    },
+    /// What was given is no subject, or no pattern.
+    Subject(String),
+    /// The frame is larger than the broker accepts, in bytes.
+    TooLarge {
+        /// Subject and body.
+        length: usize,
+        /// What it accepts.
+        accepted: u32,
+    },
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(_) => f.write_str("the socket failed"),
+            Self::Untrusted { found, expected } => {
+                write!(f, "the server is {found}, expected {expected}")
+            }
+            Self::CannotVerify(why) => write!(f, "the server can not be verified: {why}"),
+            Self::Closed => f.write_str("the server closed the connection"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Protocol(_) => f.write_str("the broker breaks the protocol"),
+            Self::Refused { code, text } => write!(f, "refused: {code}: {text}"),
+            Self::Subject(text) => write!(f, "{text:?} is no subject or pattern"),
+            Self::TooLarge { length, accepted } => {
+                write!(
+                    f,
+                    "{length} bytes are more than the {accepted} that the broker accepts"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for ClientError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Socket(error) => Some(error),
+            Self::Protocol(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> Self {
+        Self::Socket(error)
+    }
+}
+
+impl From<rustix::io::Errno> for ClientError {
+    fn from(error: rustix::io::Errno) -> Self {
+        Self::Socket(error.into())
+    }
+}
+
+impl From<FrameError> for ClientError {
+    fn from(error: FrameError) -> Self {
+        Self::Protocol(error)
+    }
+}

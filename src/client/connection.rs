@@ -256,6 +256,11 @@ impl Client {
         }
     }
 
+    /// What has come in and is at hand, without waiting or reading.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.inbox.pop_front()
+    }
+
     /// Sends what was collected.
     ///
     /// # Errors
@@ -263,6 +268,18 @@ impl Client {
     /// [`ClientError::Timeout`], [`ClientError::Closed`], [`ClientError::Socket`].
     pub fn flush(&mut self) -> Result<(), ClientError> {
         self.flush_by(Instant::now() + self.timeout)
+    }
+
+    /// Waits until the broker has done everything that was sent so far. Refusals of
+    /// it are in the inbox then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::flush`].
+    pub fn sync(&mut self) -> Result<(), ClientError> {
+        let id = self.new_id();
+        self.collect(&Frame::Ping { id, body: &[] })?;
+        self.done(id)
     }
 
     /// The descriptor, to wait on it together with others. What is in the inbox

@@ -77,7 +77,7 @@ impl Event {
                 code,
                 text: text.to_owned(),
             },
-            Frame::Ok { id } => Self::Done { id },
+            Frame::Ok { id } | Frame::Pong { id, .. } => Self::Done { id },
             Frame::Gap { id, count } => Self::Gap { id, count },
             Frame::GoAway { millis } => Self::GoAway { millis },
             _ => return None,

@@ -2,6 +2,7 @@
 //! to it that tests steer by hand.
 #![allow(
     dead_code,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

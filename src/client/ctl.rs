@@ -1,1 +1,0 @@
-//! The commands that speak to a broker.

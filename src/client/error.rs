@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::frame::{ErrorCode, FrameError};
+use crate::policy::ServerError;
 
 /// Why something didn't work.
 #[derive(Debug)]
@@ -12,14 +13,9 @@ pub enum ClientError {
     /// The socket can't be reached, or failed.
     Socket(io::Error),
     /// The server is not who it should be.
-    Untrusted {
-        /// Who it is, as far as the kernel says.
-        found: String,
-        /// The rule that it should meet.
-        expected: String,
-    },
-    /// Whoever it is can't be found out, with what is missing.
-    CannotVerify(String),
+    Untrusted(ServerError),
+    /// Who it is can't be found out.
+    CannotVerify(ServerError),
     /// The server closed the connection. Before the first frame: it didn't admit
     /// this process.
     Closed,
@@ -49,10 +45,8 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(_) => f.write_str("the socket failed"),
-            Self::Untrusted { found, expected } => {
-                write!(f, "the server is {found}, expected {expected}")
-            }
-            Self::CannotVerify(why) => write!(f, "the server can not be verified: {why}"),
+            Self::Untrusted(error) => error.fmt(f),
+            Self::CannotVerify(_) => f.write_str("the server can not be verified"),
             Self::Closed => f.write_str("the server closed the connection"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Protocol(_) => f.write_str("the broker breaks the protocol"),
@@ -73,6 +67,7 @@ impl std::error::Error for ClientError {
         match self {
             Self::Socket(error) => Some(error),
             Self::Protocol(error) => Some(error),
+            Self::CannotVerify(error) => Some(error),
             _ => None,
         }
     }

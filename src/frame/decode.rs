@@ -5,7 +5,7 @@ use super::header::{FrameError, FrameLimit, HEADER_BYTES, Header, Side};
 use super::typed::Frame;
 
 const FIRST_BUFFER_BYTES: usize = 4 << 10;
-const LARGEST_READ_BYTES: usize = 256 << 10;
+const LARGEST_READ_BYTES: usize = 64 << 10;
 
 /// What a decoder found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +24,7 @@ pub enum Received<'a> {
 ///
 /// Ask [`Decoder::space`] where to read to, say with [`Decoder::filled`] how much
 /// came, then take everything that is whole from [`Decoder::frames`]. The buffer
-/// starts empty, grows only when it is full, to at most the limit (or 256 KiB, so
+/// starts empty, grows only when it is full, to at most the limit (or 64 KiB, so
 /// that one read can bring many frames), and is let go by [`Decoder::rest`].
 #[derive(Debug)]
 pub struct Decoder {
@@ -55,6 +55,13 @@ impl Decoder {
             state: State::Greeting,
             limit,
             sender,
+        }
+    }
+
+    /// Says that the greeting was read elsewhere: frames come next.
+    pub fn greeted(&mut self) {
+        if matches!(self.state, State::Greeting) {
+            self.state = State::Frames;
         }
     }
 
@@ -127,10 +134,9 @@ impl Decoder {
         self.start == self.end && matches!(self.state, State::Frames)
     }
 
-    /// Gives the buffer back while nothing is in it, for a connection that falls
-    /// silent.
+    /// Gives the buffer back if nothing is in it and it has grown for a large frame.
     pub fn rest(&mut self) {
-        if self.start == self.end && self.buffer.len() > FIRST_BUFFER_BYTES {
+        if self.start == self.end && self.buffer.len() > LARGEST_READ_BYTES {
             self.buffer = Vec::new();
             (self.start, self.end) = (0, 0);
         }
@@ -363,6 +369,6 @@ mod tests {
         decoder.push(&publish(&vec![1; 900_000]));
         assert_eq!(lengths(&mut decoder), [900_000]);
         decoder.rest();
-        assert!(decoder.memory_bytes() <= FIRST_BUFFER_BYTES);
+        assert_eq!(decoder.memory_bytes(), 0);
     }
 }

@@ -22,22 +22,24 @@
 mod deliver;
 mod hub;
 mod limits;
-mod link;
 mod member;
 mod outbox;
 mod permit;
 mod port;
+mod protocol;
+mod proving;
 mod queue;
 mod request;
 mod rights;
 mod routes;
+mod session;
 mod tree;
 
 pub use hub::Broker;
 pub use limits::{Limits, Quota};
-pub use link::{Link, Step, Waiting, Wake};
 pub use member::Identity;
 pub use outbox::Sink;
 pub use permit::{Permit, Permits};
-pub use port::{Batch, Outgoing, Port};
+pub use port::{Batch, Ending, Outgoing, Port};
+pub use protocol::BrokerService;
 pub use rights::{Action, Rights};

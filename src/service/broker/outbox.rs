@@ -10,7 +10,7 @@
 //! - What the account of the uid was told is what the queue holds.
 //!
 //! Not here: who gets what ([`super::deliver`]), and who closes the socket: the
-//! session, when it finds [`Outbox::is_ending`].
+//! session, when it finds [`Out::ending`].
 
 use std::collections::HashSet;
 use std::io::{self, IoSlice};
@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::frame::{ErrorCode, Frame, FrameLimit, HEADER_BYTES};
 
 use super::limits::{Account, Limits, Quota};
+use super::port::Ending;
 use super::queue::{Queue, frame_start};
 
 /// A connection as the broker writes to it. A socket, or in tests and fuzzing
@@ -59,7 +60,7 @@ pub(super) struct Out {
 enum Phase {
     Open,
     /// Takes nothing more; what is queued still goes out.
-    Ending,
+    Ending(Ending),
     Closed,
 }
 
@@ -393,7 +394,7 @@ impl Out {
 
     /// The socket is of no use any more: nothing can be said on it.
     fn broken(&mut self) {
-        self.phase = Phase::Ending;
+        self.phase = Phase::Ending(Ending::Broken);
         self.queue.clear();
         self.release();
         self.wake();
@@ -409,7 +410,11 @@ impl Out {
             self.queue.drop_all(None);
         }
         self.queue.push_frame(&Frame::Error { id: 0, code, text });
-        self.phase = Phase::Ending;
+        self.phase = Phase::Ending(if code == ErrorCode::Quota {
+            Ending::Quota
+        } else {
+            Ending::Violation
+        });
         self.release();
         self.wake();
     }
@@ -462,8 +467,13 @@ impl Out {
         self.blocked
     }
 
-    pub(super) fn is_ending(&self) -> bool {
-        self.phase != Phase::Open
+    /// Why it takes nothing more, if so.
+    pub(super) fn ending(&self) -> Option<Ending> {
+        match self.phase {
+            Phase::Open => None,
+            Phase::Ending(ending) => Some(ending),
+            Phase::Closed => Some(Ending::Broken),
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

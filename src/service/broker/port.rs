@@ -38,13 +38,24 @@ pub struct Port {
     told_to_go: bool,
 }
 
+/// Why a connection is ending.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// The peer broke the protocol.
+    Violation,
+    /// What waits for it is beyond a bound.
+    Quota,
+    /// Its socket takes nothing any more.
+    Broken,
+}
+
 /// What the connection's own thread has to do about its way out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outgoing {
     /// Wait for room in the socket, then call [`Port::writable`].
     pub blocked: bool,
     /// Nothing more is taken: close when [`Outgoing::empty`], or soon.
-    pub ending: bool,
+    pub ending: Option<Ending>,
     /// Nothing waits.
     pub empty: bool,
 }
@@ -87,7 +98,7 @@ impl Port {
         let out = self.member.outbox.lock();
         Outgoing {
             blocked: out.is_blocked(),
-            ending: out.is_ending(),
+            ending: out.ending(),
             empty: out.is_empty(),
         }
     }
@@ -101,6 +112,11 @@ impl Port {
             out.control(&Frame::GoAway { millis });
             out.push_out();
         }
+    }
+
+    /// Whether it has been told to go, and has nothing open any more.
+    pub fn may_close(&self) -> bool {
+        self.told_to_go && self.is_idle()
     }
 
     /// Whether no request is open, in either direction.

@@ -1,0 +1,77 @@
+//! The broker as a service of the server.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::hub::Broker;
+use super::proving::Proving;
+use super::session::BrokerSession;
+use crate::peer::Inspector;
+use crate::service::{Connection, Opened, Protocol, Waker};
+
+/// `service=broker`: opens a session on a [`Broker`] for each connection.
+#[derive(Clone)]
+pub struct BrokerService {
+    broker: Arc<Broker>,
+    inspector: Option<Inspector>,
+}
+
+impl BrokerService {
+    /// Serves this broker. No peer is asked for a proof; a rule that names an
+    /// executable then has the gap that a process may run another program between
+    /// connect and check.
+    pub fn new(broker: Arc<Broker>) -> Self {
+        Self {
+            broker,
+            inspector: None,
+        }
+    }
+
+    /// Asks peers whose rule names an executable to prove that they are the process
+    /// that was checked, and has `inspector` look at it once more.
+    #[must_use]
+    pub fn with_proof(mut self, inspector: Inspector) -> Self {
+        self.inspector = Some(inspector);
+        self
+    }
+
+    /// The broker, for a reload ([`Broker::reload`]).
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+}
+
+impl Protocol for BrokerService {
+    fn name(&self) -> &'static str {
+        "broker"
+    }
+
+    fn needs_waker(&self) -> bool {
+        true
+    }
+
+    fn proves_by_itself(&self) -> bool {
+        true
+    }
+
+    fn open(&self, connection: &Arc<Connection>, waker: Option<Waker>) -> io::Result<Opened> {
+        let waker = waker.ok_or_else(|| io::Error::other("the broker needs a waker"))?;
+        let names_executable = connection.authorized().names_executable();
+        let proof = match (&self.inspector, connection.authorized().pid()) {
+            (Some(inspector), Some(pid)) if names_executable => {
+                let accepts = self.broker.limits().frame;
+                Some(Proving::new(connection, pid, accepts, inspector.clone())?)
+            }
+            _ => None,
+        };
+        let (broker, connection) = (Arc::clone(&self.broker), Arc::clone(connection));
+        Ok(Box::new(BrokerSession::new(
+            broker, connection, waker, proof,
+        )))
+    }
+
+    fn drain(&self, _until: Instant) {
+        self.broker.stop();
+    }
+}

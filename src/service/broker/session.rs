@@ -1,0 +1,325 @@
+//! A connection from its greeting to its end: bytes from the socket into the
+//! broker, and out again when there is room.
+//!
+//! Where the rule that admitted the peer names an executable, the peer first proves
+//! that it is the process that was checked ([`super::proving`]).
+//!
+//! Not here: timeouts of the connection as a whole, which the driver keeps.
+
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+
+use super::hub::Broker;
+use super::member::Identity;
+use super::outbox::Sink;
+use super::port::{Ending, Port};
+use super::proving::{Proved, Proving};
+use crate::frame::{Decoder, ErrorCode, Frame, FrameError, Greeting, Received, Side, Stamp};
+use crate::service::{CloseReason, Connection, Interest, Next, Session, Turn, Wait, Waker};
+
+/// Reads that one step does at most, so that a busy connection leaves the thread
+/// to others.
+const READS_PER_STEP: usize = 8;
+
+/// How long the last words of a connection may take where no `write_timeout` holds.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// The session of one connection.
+pub(super) struct BrokerSession {
+    broker: Arc<Broker>,
+    connection: Arc<Connection>,
+    waker: Waker,
+    decoder: Decoder,
+    stage: Stage,
+    /// When a connection that is ending closes at the latest.
+    closes: Option<Instant>,
+}
+
+enum Stage {
+    /// Greetings are exchanged; what of ours has not left yet.
+    Greeting(Vec<u8>),
+    Proving(Proving),
+    Joined(Port),
+    Over(CloseReason),
+}
+
+/// The way out, shared with the threads of publishers.
+struct Socket {
+    connection: Arc<Connection>,
+    waker: Waker,
+}
+
+impl Sink for Socket {
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let [one] = slices {
+            return self
+                .connection
+                .send(one)?
+                .ok_or_else(|| io::ErrorKind::WouldBlock.into());
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let mut control = SendAncillaryBuffer::default();
+        let sent = sendmsg(self.connection.as_fd(), slices, &mut control, flags)?;
+        self.connection.count(0, sent);
+        Ok(sent)
+    }
+
+    fn wake(&self) {
+        self.waker.wake();
+    }
+}
+
+impl BrokerSession {
+    /// Begins with a connection that was admitted. `proof`: what the peer has to go
+    /// through before it is served.
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        connection: Arc<Connection>,
+        waker: Waker,
+        proof: Option<Proving>,
+    ) -> Self {
+        let accepts = broker.limits().frame;
+        let stage = match proof {
+            Some(proving) => Stage::Proving(proving),
+            None => Stage::Greeting(Greeting { accepts }.encode().to_vec()),
+        };
+        let decoder = Decoder::new(Side::Client, accepts);
+        Self {
+            broker,
+            connection,
+            waker,
+            decoder,
+            stage,
+            closes: None,
+        }
+    }
+
+    fn go_on(&mut self, turn: &Turn<'_>) -> Next {
+        if self.closes.is_some_and(|at| at <= turn.now) {
+            return Next::Close(self.reason());
+        }
+        if let Some(until) = turn.stopping {
+            self.drain(until.saturating_duration_since(turn.now));
+        }
+        self.write();
+        if let Stage::Proving(_) = self.stage
+            && let Some(wait) = self.prove(turn.now)
+        {
+            return Next::Wait(wait);
+        }
+        let more = self.read(turn);
+        match self.wait(turn.now) {
+            Next::Wait(wait) if more && wait.client.read => Next::Again,
+            next => next,
+        }
+    }
+
+    /// Sends what waits for room.
+    fn write(&mut self) {
+        match &mut self.stage {
+            Stage::Greeting(unsent) if !unsent.is_empty() => match self.connection.send(unsent) {
+                Ok(sent) => drop(unsent.drain(..sent.unwrap_or(0))),
+                Err(error) => self.stage = Stage::Over(self.connection.reason_for(&error)),
+            },
+            Stage::Joined(port) => {
+                let out = port.outgoing();
+                if out.blocked || out.ending.is_some() {
+                    port.writable();
+                }
+            }
+            _ => (),
+        }
+    }
+
+    /// Goes on with the proof; says what it waits for, if it isn't done.
+    fn prove(&mut self, now: Instant) -> Option<Wait> {
+        let Stage::Proving(proving) = &mut self.stage else {
+            return None;
+        };
+        match proving.go_on(&self.connection, &self.waker, now) {
+            Proved::Wait(wait) => return Some(wait),
+            Proved::Yes(accepts) => {
+                // What came up to here was read by the proof.
+                self.decoder.greeted();
+                self.join(accepts);
+            }
+            Proved::No(reason) => self.stage = Stage::Over(reason),
+            Proved::Violation(error) => self.refuse(&error),
+        }
+        None
+    }
+
+    /// Reads and does what there is. True if there may be more.
+    fn read(&mut self, turn: &Turn<'_>) -> bool {
+        for _ in 0..READS_PER_STEP {
+            match &self.stage {
+                Stage::Over(_) => return false,
+                Stage::Joined(port) if port.outgoing().ending.is_some() => return false,
+                _ => (),
+            }
+            let space = self.decoder.space();
+            let size = space.len();
+            match self.connection.recv(space, false) {
+                Ok(None) => {
+                    self.decoder.rest();
+                    return false;
+                }
+                Ok(Some(0)) => {
+                    self.stage = Stage::Over(CloseReason::Finished);
+                    return false;
+                }
+                Ok(Some(count)) => {
+                    self.decoder.filled(count);
+                    self.frames(turn.now);
+                    if count < size {
+                        return false;
+                    }
+                }
+                Err(error) => {
+                    self.stage = Stage::Over(self.connection.reason_for(&error));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn frames(&mut self, now: Instant) {
+        if matches!(self.stage, Stage::Greeting(_)) {
+            let first = self.decoder.frames().next();
+            match first {
+                Some(Ok(Received::Greeting(greeting))) => self.join(greeting.accepts),
+                Some(Err(error)) => return self.refuse(&error),
+                _ => return,
+            }
+        }
+        let Stage::Joined(port) = &mut self.stage else {
+            return;
+        };
+        let id = self.connection.id();
+        let mut batch = port.batch(now);
+        for received in self.decoder.frames() {
+            match received {
+                Ok(Received::Frame(frame)) => {
+                    crate::wire!(conn = id; "{} of {} bytes", frame.kind(), frame.length());
+                    if !batch.frame(&frame) {
+                        break;
+                    }
+                }
+                Ok(Received::TooLarge(header)) => batch.too_large(&header),
+                Ok(Received::Greeting(_)) => (),
+                Err(error) => {
+                    crate::notice!(conn = id; "the peer breaks the protocol: {error}");
+                    batch.violation(&error);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, accepts: crate::frame::FrameLimit) {
+        // A new socket takes the 16 bytes of a greeting at once; a peer that can't
+        // hold them has itself to blame.
+        if matches!(&self.stage, Stage::Greeting(unsent) if !unsent.is_empty()) {
+            self.stage = Stage::Over(CloseReason::WriteTimeout);
+            return;
+        }
+        let authorized = self.connection.authorized();
+        let held = if self.connection.peer().pidfd().is_some() {
+            Stamp::PIDFD_HELD
+        } else {
+            0
+        };
+        let checked = if authorized.exe_checked() {
+            Stamp::EXE_CHECKED
+        } else {
+            0
+        };
+        let identity = Identity {
+            connection: self.connection.id(),
+            uid: authorized.uid(),
+            gid: authorized.gid(),
+            pid: authorized.pid(),
+            flags: held | checked,
+        };
+        let socket = Socket {
+            connection: Arc::clone(&self.connection),
+            waker: self.waker.clone(),
+        };
+        let facts = authorized.facts().clone();
+        let port = self.broker.join(identity, facts, Arc::new(socket), accepts);
+        self.stage = Stage::Joined(port);
+    }
+
+    /// Says what is wrong with the first bytes, and ends.
+    fn refuse(&mut self, error: &FrameError) {
+        let (mut bytes, text) = (Vec::new(), error.to_string());
+        Frame::Error {
+            id: 0,
+            code: ErrorCode::Protocol,
+            text: &text,
+        }
+        .encode(&mut bytes);
+        // If there is no room, it is not said.
+        let _ = self.connection.send(&bytes);
+        self.stage = Stage::Over(CloseReason::ProtocolError);
+    }
+
+    /// Nothing new is taken from here on; what is open may still end.
+    fn drain(&mut self, within: Duration) {
+        match &mut self.stage {
+            Stage::Joined(port) => port.go_away(within),
+            Stage::Over(_) => (),
+            _ => self.stage = Stage::Over(CloseReason::Stopping),
+        }
+    }
+
+    fn wait(&mut self, now: Instant) -> Next {
+        let mut wait = Wait {
+            client: Interest::READ,
+            ..Wait::default()
+        };
+        match &mut self.stage {
+            Stage::Over(reason) => return Next::Close(*reason),
+            Stage::Greeting(unsent) => wait.client.write = !unsent.is_empty(),
+            Stage::Proving(_) => (),
+            Stage::Joined(port) => {
+                wait.until = port.tick(now);
+                let out = port.outgoing();
+                wait.client.write = out.blocked;
+                if out.ending.is_some() || port.may_close() {
+                    if out.empty {
+                        return Next::Close(self.reason());
+                    }
+                    let bound = self.connection.timeouts().write.unwrap_or(LAST_WORDS);
+                    wait.client = Interest::WRITE;
+                    wait.until = Some(*self.closes.get_or_insert(now + bound));
+                }
+            }
+        }
+        Next::Wait(wait)
+    }
+
+    fn reason(&self) -> CloseReason {
+        match &self.stage {
+            Stage::Over(reason) => *reason,
+            Stage::Joined(port) => match port.outgoing().ending {
+                Some(Ending::Violation) => CloseReason::ProtocolError,
+                Some(Ending::Quota) => CloseReason::QuotaExceeded,
+                Some(Ending::Broken) => CloseReason::PeerReset,
+                None => CloseReason::Finished,
+            },
+            _ => CloseReason::Finished,
+        }
+    }
+}
+
+impl Session for BrokerSession {
+    fn step(&mut self, _connection: &Connection, turn: &mut Turn<'_>) -> Next {
+        self.go_on(turn)
+    }
+}

@@ -1,26 +1,27 @@
-//! A broker on a socket of its own, a thread for each connection; and connections
-//! to it that tests steer by hand.
+//! A broker behind the library's server, on a socket of its own.
 #![allow(
     dead_code,
     unreachable_pub,
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
-    reason = "a test"
+    reason = "a test; each program uses its own part of it"
 )]
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::fs::Permissions;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use secure_socket::frame::Stamp;
-use secure_socket::peer::{Needs, Peer, PidfdSource};
-use secure_socket::service::broker::{Broker, Identity, Limits, Link, Permits, Step};
+use secure_socket::admission::Limits as Connections;
+use secure_socket::ids::Uid;
+use secure_socket::listener::{Address, Listener, Options, SocketPath};
+use secure_socket::policy::{Numeric, Policy, Rule};
+use secure_socket::server::{Handle, Outcome, Rules, Server, ServerError, Threads};
+use secure_socket::service::broker::{Broker, BrokerService, Limits, Permits};
 
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
@@ -30,9 +31,9 @@ pub struct Scratch(PathBuf);
 impl Scratch {
     pub fn new() -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("broker-test-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let path = PathBuf::from(format!("/tmp/ssb-{}-{number}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         Self(path)
     }
 
@@ -47,39 +48,83 @@ impl Drop for Scratch {
     }
 }
 
-/// A broker that listens.
+/// A broker that listens, for everyone.
 pub struct Running {
     pub broker: Arc<Broker>,
     pub path: PathBuf,
+    handle: Handle,
+    thread: Option<JoinHandle<Result<Outcome, ServerError>>>,
     _scratch: Scratch,
 }
 
+pub fn multi() -> Threads {
+    Threads::Multi
+}
+
+pub fn loops(count: usize) -> Threads {
+    Threads::Loops(NonZeroUsize::new(count).unwrap())
+}
+
+pub fn own_uid() -> Uid {
+    Uid::from_raw(rustix::process::geteuid().as_raw()).unwrap()
+}
+
+/// Rules that admit whoever meets `text`.
+pub fn rules(text: &str) -> Rules {
+    let rule = Rule::parse(
+        text,
+        &Numeric {
+            own_user: own_uid(),
+        },
+    )
+    .unwrap();
+    Rules::new(Policy::new(vec![rule], Vec::new(), own_uid()))
+}
+
 impl Running {
-    pub fn new(limits: Limits, permits: Permits) -> Self {
-        use std::os::unix::fs::PermissionsExt;
+    pub fn new(threads: Threads, limits: Limits, permits: Permits) -> Self {
+        let service = BrokerService::new(Broker::new(limits, permits));
+        Self::with(threads, service, rules("any"))
+    }
+
+    pub fn with(threads: Threads, service: BrokerService, rules: Rules) -> Self {
         let scratch = Scratch::new();
-        let path = scratch.path().join("s");
-        let listener = UnixListener::bind(&path).unwrap();
-        let mode = std::fs::Permissions::from_mode(0o777);
-        std::fs::set_permissions(&path, mode.clone()).unwrap();
-        std::fs::set_permissions(scratch.path(), mode).unwrap();
-        let broker = Broker::new(limits, permits);
-        let shared = Arc::clone(&broker);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let broker = Arc::clone(&shared);
-                thread::spawn(move || serve(&broker, stream.unwrap()));
-            }
-        });
+        let path = scratch.path().join("d/s");
+        let address = Address::Unix(SocketPath::parse(path.as_os_str()).unwrap());
+        let options = Options::new(address)
+            .nonblocking(threads != Threads::Multi)
+            .backlog(1024);
+        let listener = Listener::bind(&options).unwrap().dangerously_unconfined();
+        for (path, mode) in [(path.as_path(), 0o666), (path.parent().unwrap(), 0o711)] {
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
+        let broker = Arc::clone(service.broker());
+        let connections = Connections {
+            max_connections: 2000,
+            ..Connections::default()
+        };
+        let server = Server::with_protocol(listener, Arc::new(service), rules)
+            .threads(threads)
+            .limits(connections)
+            .build()
+            .unwrap();
+        let handle = server.handle();
+        let thread = Some(thread::spawn(move || server.run()));
         Self {
             broker,
             path,
+            handle,
+            thread,
             _scratch: scratch,
         }
     }
 
     pub fn default() -> Self {
-        Self::new(Limits::default(), Permits::default())
+        Self::new(Threads::Multi, Limits::default(), Permits::default())
+    }
+
+    pub fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// Waits until so many connections have joined.
@@ -94,50 +139,19 @@ impl Running {
             thread::sleep(Duration::from_micros(200));
         }
     }
+
+    /// Stops it gracefully.
+    pub fn stop(mut self, grace: Duration) -> Outcome {
+        self.handle.stop(grace);
+        self.thread.take().unwrap().join().unwrap().unwrap()
+    }
 }
 
-/// Drives one connection to its end.
-pub fn serve(broker: &Arc<Broker>, stream: UnixStream) {
-    let peer = Peer::from_socket(stream.as_fd(), Needs::NONE, PidfdSource::Socket);
-    let credentials = peer.credentials().unwrap();
-    let identity = Identity {
-        connection: NUMBER.fetch_add(1, Ordering::Relaxed),
-        uid: credentials.uid(),
-        gid: credentials.gid(),
-        pid: credentials.pid(),
-        flags: Stamp::PIDFD_HELD,
-    };
-    let socket = Arc::new(OwnedFd::from(stream));
-    let bell = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap());
-    let ring = Arc::clone(&bell);
-    let wake = Arc::new(move || {
-        let _ = rustix::io::write(&*ring, &1_u64.to_ne_bytes());
-    });
-    let facts = peer.facts().clone();
-    let timeout = Duration::from_secs(1);
-    let mut link = Link::new(
-        Arc::clone(broker),
-        Arc::clone(&socket),
-        identity,
-        facts,
-        wake,
-        timeout,
-    );
-    while let Step::Wait(waiting) = link.step(Instant::now()) {
-        let mut events = PollFlags::empty();
-        events.set(PollFlags::IN, waiting.read);
-        events.set(PollFlags::OUT, waiting.write);
-        let mut fds = [
-            PollFd::new(&*socket, events),
-            PollFd::new(&*bell, PollFlags::IN),
-        ];
-        let left = waiting.until.map(|until| {
-            let left = until.saturating_duration_since(Instant::now());
-            Timespec::try_from(left + Duration::from_millis(1)).unwrap()
-        });
-        let _ = poll(&mut fds, left.as_ref());
-        if fds[1].revents().contains(PollFlags::IN) {
-            let _ = rustix::io::read(&*bell, &mut [0; 8]);
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.handle.stop_now();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct State {
     pub threads: usize,
     /// Those of them that wait in accept (`threads=multi`).
     pub idle: usize,
+    /// Whether newcomers wait in the backlog.
+    pub waiting: bool,
     /// Who has what open.
     pub admission: admission::Snapshot,
 }
@@ -35,13 +37,14 @@ impl fmt::Display for State {
         let admission = &self.admission;
         write!(
             f,
-            "accepted={} open={} max_connections={} threads={} idle={} accounts={} \
-             under_penalty={} penalties={}",
+            "accepted={} open={} max_connections={} threads={} idle={} waiting={} \
+             accounts={} under_penalty={} penalties={}",
             self.accepted,
             admission.open,
             admission.max_connections,
             self.threads,
             self.idle,
+            if self.waiting { "yes" } else { "no" },
             admission.accounts,
             admission.under_penalty,
             admission.penalties
@@ -133,6 +136,7 @@ impl Handle {
             accepted: shared.accepted.load(Ordering::Relaxed),
             threads: shared.pool.total.load(Ordering::Relaxed),
             idle: shared.pool.idle.load(Ordering::Relaxed),
+            waiting: shared.has_newcomers(),
             admission: shared.admission.snapshot(Instant::now()),
         }
     }

@@ -14,12 +14,21 @@
 mod event_loop;
 mod examination;
 mod exhaustion;
+mod exposition;
 mod gate;
 mod handle;
 mod journal;
+#[cfg(feature = "logging")]
+mod log_metrics;
+mod metrics;
+mod metrics_socket;
+mod observers;
 mod phase;
 mod pool;
+mod process_metrics;
 mod recheck;
+#[cfg(feature = "trail")]
+mod record;
 mod registry;
 mod reserve;
 mod rules;
@@ -34,9 +43,15 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 
+pub use exposition::{Exposition, Family, Form};
 pub use gate::OnThreadStart;
 pub use handle::{Handle, State};
 pub use journal::Observer;
+pub use metrics::{Metrics, Source};
+pub use metrics_socket::MetricsSocket;
+pub use process_metrics::ProcessMetrics;
+#[cfg(feature = "trail")]
+pub use record::Recorder;
 pub use rules::{Choice, Rules};
 pub use shared::{Overload, Threads};
 pub use supervisor::Overseer;

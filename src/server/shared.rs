@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 use super::event_loop::Inbox;
 use super::exhaustion::Exhaustion;
 use super::gate::{Gate, OnThreadStart};
@@ -94,6 +96,13 @@ impl Shared {
 
     pub(super) fn listener_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
+    }
+
+    /// Whether somebody waits in the backlog.
+    pub(super) fn has_newcomers(&self) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.listener_fd(), PollFlags::IN)];
+        let polled = rustix::event::poll(&mut fds, Some(&Timespec::default()));
+        polled.is_ok() && fds.iter().any(|fd| fd.revents().contains(PollFlags::IN))
     }
 
     /// The number of the next connection.

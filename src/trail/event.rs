@@ -21,6 +21,8 @@ const MOST_GROUPS: usize = 1_024;
 pub enum Peer<'a> {
     /// All that is known.
     Facts(&'a Facts),
+    /// Its uid, gid and pid, where a line before this one has the rest.
+    Ids(&'a Facts),
     /// As far as admission knows it, e.g. `uid=33 pid=812`.
     Who(&'a dyn fmt::Display),
 }
@@ -208,6 +210,7 @@ fn write_detail(members: &mut Members<'_>, detail: Option<&dyn fmt::Display>) {
 fn write_peer(members: &mut Members<'_>, peer: Peer<'_>) {
     match peer {
         Peer::Facts(facts) => write_facts(members, facts),
+        Peer::Ids(facts) => write_ids(members, facts),
         Peer::Who(who) => members.text("who", who.to_string().as_bytes(), MOST_TEXT),
     }
 }
@@ -215,6 +218,30 @@ fn write_peer(members: &mut Members<'_>, peer: Peer<'_>) {
 /// Only what is known. An id without a mapping here is `null`, and the number
 /// that the kernel showed for it stands under `raw_uid` or `raw_gid`.
 fn write_facts(members: &mut Members<'_>, facts: &Facts) {
+    write_ids(members, facts);
+    if let Some(groups) = facts.groups.known() {
+        members.numbers("groups", groups.iter().map(|gid| gid.as_raw()), MOST_GROUPS);
+    }
+    if let Some(exe) = facts.exe.known() {
+        members.text("exe", exe.path.as_os_str().as_bytes(), MOST_TEXT);
+        members.number("exe_device", exe.file.device);
+        members.number("exe_inode", exe.file.inode);
+    }
+    if let Some(digest) = facts.sha256.known() {
+        members.digest("sha256", digest);
+    }
+    for (name, fact) in [
+        ("label", &facts.label),
+        ("name", &facts.name),
+        ("args", &facts.args),
+    ] {
+        if let Fact::Known(text) = fact {
+            members.text(name, text, MOST_TEXT);
+        }
+    }
+}
+
+fn write_ids(members: &mut Members<'_>, facts: &Facts) {
     if let Some(address) = facts.address {
         members.text("address", address.to_string().as_bytes(), MOST_TEXT);
     }
@@ -241,26 +268,6 @@ fn write_facts(members: &mut Members<'_>, facts: &Facts) {
         match ids.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok()) {
             Some(pid) => members.number("pid", pid),
             None => members.null("pid"),
-        }
-    }
-    if let Some(groups) = facts.groups.known() {
-        members.numbers("groups", groups.iter().map(|gid| gid.as_raw()), MOST_GROUPS);
-    }
-    if let Some(exe) = facts.exe.known() {
-        members.text("exe", exe.path.as_os_str().as_bytes(), MOST_TEXT);
-        members.number("exe_device", exe.file.device);
-        members.number("exe_inode", exe.file.inode);
-    }
-    if let Some(digest) = facts.sha256.known() {
-        members.digest("sha256", digest);
-    }
-    for (name, fact) in [
-        ("label", &facts.label),
-        ("name", &facts.name),
-        ("args", &facts.args),
-    ] {
-        if let Fact::Known(text) = fact {
-            members.text(name, text, MOST_TEXT);
         }
     }
 }

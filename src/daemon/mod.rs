@@ -100,8 +100,8 @@ fn serve_logged(
     let watch_descriptors = listener.lets_descriptors_in();
     let server = Server::with_protocol(listener, protocol, rules)
         .limits(settings.limits.admission.clone())
-        .threads(rooms::threads(settings))
-        .overload(rooms::overload(settings))
+        .threads(settings.limits.threads)
+        .overload(settings.limits.overload)
         .packets(settings.socket.kind == crate::listener::Kind::SeqPacket)
         .watch_descriptors(watch_descriptors)
         .on_thread_start(rooms::worker_hook(settings, &sealed))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::fault::{self, Fault};
 use crate::config::{
-    self, Auto, CheckOverload, Endpoint, LogFormat, LogOverflow, LogSink, Service, Settings, Weight,
+    self, CheckOverload, Endpoint, LogFormat, LogOverflow, LogSink, Service, Settings, Weight,
 };
 use crate::listener::{Bound, Listener, Notify, Options};
 use crate::logging::{self, FileSpec, Logger, RemoteAddress, RemoteSpec, SinkSpec, Target};
@@ -14,8 +14,8 @@ use crate::peer::{
     Checker, CheckerConfig, CheckerThread, Inspector, Kernel, Needs, PidfdSource, Pins,
 };
 use crate::sandbox::{Access, Capability, Mode, PathGrant, Plan, PrivilegedThread, Role, Sealed};
-use crate::server::{Choice, OnThreadStart, Overload, Rules, Threads};
-use crate::service::{Echo, Protocol, Timeouts};
+use crate::server::{Choice, OnThreadStart, Rules, Threads};
+use crate::service::{Echo, Protocol};
 use crate::{exit, ids};
 
 /// Descriptors that a server needs besides those of its connections.
@@ -173,28 +173,13 @@ pub(super) fn rules(
     if !kernel.peer_pidfd {
         rules.pidfd_source = PidfdSource::SocketOrNumber;
     }
-    rules.timeouts = Arc::new(Timeouts {
-        first_byte: limits.first_byte_timeout,
-        idle: limits.idle_timeout,
-        connect: limits.connect_timeout,
-        write: limits.write_timeout,
-        half_close: limits.half_close_timeout,
-        max_lifetime: limits.max_lifetime,
-    });
-    rules.session_ends_with_peer = choice(peers.session_ends_with_peer);
-    rules.process_proof = choice(peers.process_proof);
+    rules.timeouts = Arc::new(limits.timeouts.clone());
+    rules.session_ends_with_peer = peers.session_ends_with_peer;
+    rules.process_proof = peers.process_proof;
     rules.proof_timeout = peers.proof_timeout;
     rules.recheck_interval = peers.checks.interval;
     rules.limits_need = limits.admission.needs();
     Ok(rules)
-}
-
-fn choice(auto: Auto) -> Choice {
-    match auto {
-        Auto::Auto => Choice::Auto,
-        Auto::Yes => Choice::Yes,
-        Auto::No => Choice::No,
-    }
 }
 
 /// The service.
@@ -208,29 +193,12 @@ pub(super) fn protocol(settings: &Settings) -> Result<Arc<dyn Protocol>, Fault> 
     }
 }
 
-pub(super) fn threads(settings: &Settings) -> Threads {
-    match settings.limits.threads {
-        config::Threads::Multi => Threads::Multi,
-        config::Threads::Shared(count) => {
-            let count = std::num::NonZeroUsize::new(usize::from(count));
-            count.map_or(Threads::Multi, Threads::Loops)
-        }
-    }
-}
-
-pub(super) fn overload(settings: &Settings) -> Overload {
-    match settings.limits.overload {
-        config::Overload::Wait => Overload::Wait,
-        config::Overload::Refuse => Overload::Refuse,
-    }
-}
-
 pub(super) fn listener_options(settings: &Settings, protocol: &dyn Protocol) -> Options {
     let socket = &settings.socket;
     let policy = &settings.peers.policy;
-    let proves = settings.peers.process_proof == Auto::Yes || protocol.proves_by_itself();
+    let proves = settings.peers.process_proof == Choice::Yes || protocol.proves_by_itself();
     let names_programs = policy.needs().has_any(Needs::EXECUTABLE);
-    let blocking = threads(settings) == Threads::Multi && protocol.can_block();
+    let blocking = settings.limits.threads == Threads::Multi && protocol.can_block();
     let mut options = Options::new(socket.address.clone())
         .kind(socket.kind)
         .mode(socket.mode)
@@ -239,7 +207,7 @@ pub(super) fn listener_options(settings: &Settings, protocol: &dyn Protocol) -> 
         .backlog(socket.backlog)
         .expose(socket.expose)
         .pass_credentials(proves && names_programs)
-        .nonblocking(threads(settings) != Threads::Multi)
+        .nonblocking(settings.limits.threads != Threads::Multi)
         .nonblocking_accepted(!blocking);
     if let Some((uid, gid)) = owner(settings) {
         options = options.run_as(uid, gid);

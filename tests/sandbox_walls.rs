@@ -13,12 +13,18 @@ mod attempts;
 mod children;
 #[path = "sandbox/logging.rs"]
 mod logging;
+#[path = "sandbox/serving.rs"]
+mod serving;
 
 use std::ffi::CString;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use secure_socket::sandbox::Role;
 
@@ -175,6 +181,93 @@ fn the_log_with_every_sink_lives() {
     unsafe { libc::mq_unlink(name.as_ptr()) };
 }
 
+fn a_server_lives_under_each_choice_of_threads() {
+    let own = std::env::current_exe().expect("own path");
+    // Its file may be anybody's to write; a rule is for programs that are not.
+    let by_name = format!(
+        "name:{}",
+        &own.file_name().expect("name").to_string_lossy()[..15]
+    );
+    let comparable = Path::new("/bin/true").canonicalize().expect("a program");
+    let by_program = format!("exe:{}", comparable.display());
+    for threads in ["multi", "1", "3"] {
+        for rules in [vec![], vec![by_name.as_str(), by_program.as_str()]] {
+            use_server(threads, &rules);
+        }
+    }
+}
+
+/// Peers that talk, are silent, leave early, send a lot, close half.
+fn use_server(threads: &str, rules: &[&str]) {
+    let directory = Directory::new();
+    let socket = directory.0.join("s/echo");
+    let mut words = vec![
+        "child",
+        "serve",
+        socket.to_str().expect("utf-8"),
+        threads,
+        "trap",
+    ];
+    words.extend(rules);
+    let mut server = Command::new(std::env::current_exe().expect("own path"))
+        .args(&words)
+        .env_remove("RUST_BACKTRACE")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("server starts");
+    let mut line = [0; 6];
+    let mut answered = false;
+    let ready = server.stdout.as_mut().expect("piped").read_exact(&mut line);
+    if ready.is_ok() {
+        let peers: Vec<_> = (0..20)
+            .map(|number| {
+                let socket = socket.clone();
+                std::thread::spawn(move || talk(&socket, number))
+            })
+            .collect();
+        answered = peers.into_iter().all(|peer| peer.join().is_ok());
+    }
+    drop(server.stdin.take());
+    let output = server.wait_with_output().expect("ended");
+    assert!(output.status.success(), "{words:?}: {}", describe(&output));
+    assert!(answered, "{words:?}");
+}
+
+fn talk(socket: &Path, number: usize) {
+    let mut stream = UnixStream::connect(socket).expect("accepted");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("a timeout");
+    let sent = vec![7; 1 << number];
+    match number % 4 {
+        0 => drop(stream),
+        1 => {
+            let mut writer = stream.try_clone().expect("another");
+            let copy = sent.clone();
+            let writing = std::thread::spawn(move || {
+                writer.write_all(&copy).expect("sent");
+                writer.shutdown(Shutdown::Write).expect("half closed");
+            });
+            let mut back = Vec::new();
+            stream.read_to_end(&mut back).expect("answered");
+            writing.join().expect("written");
+            assert_eq!(back, sent);
+        }
+        2 => {
+            std::thread::sleep(Duration::from_millis(20));
+            let _ = stream.write_all(&[1]);
+        }
+        _ => {
+            for _ in 0..50 {
+                stream.write_all(&[1; 64]).expect("sent");
+                stream.read_exact(&mut [0; 64]).expect("answered");
+            }
+        }
+    }
+}
+
 fn a_second_thread_is_refused() {
     check_succeeds(&["threads"]);
 }
@@ -218,6 +311,7 @@ const CASES: &[(&str, fn())] = cases![
     a_privileged_thread_keeps_its_capability_and_no_other,
     a_worker_is_confined_to_its_paths_and_ports,
     the_log_with_every_sink_lives,
+    a_server_lives_under_each_choice_of_threads,
     a_second_thread_is_refused,
     a_start_sheds_descriptors_and_variables,
     a_stop_and_a_continue_in_mid_call_are_survived,

@@ -165,7 +165,6 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         libc::SYS_pidfd_send_signal,
         [0, 0, 0, 0, 0, 0],
     ),
-    attempt("pidfd_open", libc::SYS_pidfd_open, [1, 0, 0, 0, 0, 0]),
     attempt("pidfd_getfd", libc::SYS_pidfd_getfd, [0, 0, 0, 0, 0, 0]),
     attempt("mount", libc::SYS_mount, [0, 0, 0, 0, 0, 0]),
     attempt("umount2", libc::SYS_umount2, [PATH, 0, 0, 0, 0, 0]),

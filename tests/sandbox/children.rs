@@ -30,6 +30,9 @@ pub(crate) fn run(words: &[&str]) -> ExitCode {
         ["privileged"] => privileged(),
         ["landlock", directory] => landlock(Path::new(directory)),
         ["log", directory, queue] => crate::logging::log(Path::new(directory), queue),
+        ["serve", socket, threads, walls, allowed @ ..] => {
+            crate::serving::serve(Path::new(socket), threads, walls, allowed);
+        }
         ["threads"] => threads(),
         ["early"] => early(),
         ["stopped"] => stopped(),

@@ -8,6 +8,8 @@ pub mod client;
 #[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]
+pub mod ctl;
+#[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod exit;
 pub mod frame;

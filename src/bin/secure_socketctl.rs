@@ -1,3 +1,7 @@
-//! The client side.
+//! The client `secure_socketctl`. All of it is in the library: `secure_socket::ctl`.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    secure_socket::ctl::main()
+}

@@ -16,8 +16,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::config::{self, Command, Settings, SystemAccounts};
-use crate::ids::{Gid, Uid};
+use crate::config::{self, Command, OwnProcess, Settings, Surroundings, SystemAccounts};
 use crate::listener::Listener;
 use crate::listener::{handed_over, only};
 use crate::server::{Outcome, Server};
@@ -33,11 +32,23 @@ pub fn main() -> ExitCode {
     if let Err(error) = sandbox::early_hardening() {
         return Fault::new(exit::SYSTEM, "can't harden the process", &error).report();
     }
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+    let Some(own) = OwnProcess::look() else {
+        return Fault::plain(exit::SYSTEM, "this process has no user").report();
+    };
     let accounts = Remembering::new(SystemAccounts);
-    let surroundings = surroundings(runtime_dir.as_ref(), &accounts);
+    let surroundings = Surroundings {
+        accounts: &accounts,
+        ..own.surroundings()
+    };
     let done = match config::parse(args.iter().cloned(), &surroundings) {
-        Ok(Command::Serve(settings)) => serve(&settings, args, &accounts),
+        Ok(Command::Serve(settings)) => serve(
+            &settings,
+            Origin {
+                args,
+                surroundings,
+                accounts: &accounts,
+            },
+        ),
         Ok(Command::Check(settings)) => check(&settings),
         Ok(Command::Explain(settings, facts)) => print(&settings.peers.policy.explain(&facts)),
         Ok(Command::Help(None)) => print(&config::help::overview()),
@@ -51,14 +62,21 @@ pub fn main() -> ExitCode {
     done.map_or_else(|fault| fault.report(), ExitCode::from)
 }
 
+/// What the configuration was made from, for a reload.
+pub(crate) struct Origin<'a> {
+    args: Vec<OsString>,
+    surroundings: Surroundings<'a>,
+    accounts: &'a Remembering,
+}
+
 /// The way of a server, from its settings to its last connection.
-fn serve(settings: &Settings, args: Vec<OsString>, accounts: &Remembering) -> Result<u8, Fault> {
+fn serve(settings: &Settings, origin: Origin<'_>) -> Result<u8, Fault> {
     let signals = Signals::block().map_err(|e| Fault::new(exit::SYSTEM, "signals", &e))?;
     crate::sys::interrupt::prepare().map_err(|e| Fault::new(exit::SYSTEM, "signals", &e))?;
     let notify = rooms::notify()?;
     let logger = rooms::logger(settings)?;
     // Until the writer has a thread of its own, a fault must not lose lines.
-    let served = serve_logged(settings, args, accounts, signals, notify, &logger);
+    let served = serve_logged(settings, origin, signals, notify, &logger);
     if served.is_err() {
         logger.drain_blocking();
     }
@@ -67,8 +85,7 @@ fn serve(settings: &Settings, args: Vec<OsString>, accounts: &Remembering) -> Re
 
 fn serve_logged(
     settings: &Settings,
-    args: Vec<OsString>,
-    accounts: &Remembering,
+    origin: Origin<'_>,
     signals: Signals,
     notify: Option<crate::listener::Notify>,
     logger: &crate::logging::Logger,
@@ -87,7 +104,7 @@ fn serve_logged(
     let plan = rooms::plan(settings, &bound, logger);
     let sealed = sandbox::enter(rooms::with_checkers(plan, settings, checker_threads))
         .map_err(fault::of_sandbox)?;
-    accounts.wall_in();
+    origin.accounts.wall_in();
     let listener = bound.seal(&sealed);
     let guard = logger
         .start_writer(rooms::log_hook(&sealed))
@@ -109,8 +126,7 @@ fn serve_logged(
         .map_err(fault::of_server)?;
     let logger = logger.clone();
     let means = Means {
-        args,
-        accounts,
+        origin,
         signals,
         notify,
         sealed,
@@ -162,18 +178,5 @@ fn print(text: &str) -> Result<u8, Fault> {
             "can't write to stdout",
             &error,
         )),
-    }
-}
-
-fn surroundings<'a>(
-    runtime_dir: Option<&'a OsString>,
-    accounts: &'a dyn config::Accounts,
-) -> config::Surroundings<'a> {
-    // No process has the id -1 (setresuid(2)).
-    config::Surroundings {
-        euid: Uid::from_raw(rustix::process::geteuid().as_raw()).unwrap_or(Uid::OVERFLOW),
-        egid: Gid::from_raw(rustix::process::getegid().as_raw()).unwrap_or(Gid::OVERFLOW),
-        runtime_dir,
-        accounts,
     }
 }

@@ -1,12 +1,11 @@
 //! What the daemon does on the supervisor's thread: answers signals, tells the
 //! service manager, attests the walls, reloads.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use super::accounts::Remembering;
+use super::Origin;
 use super::rooms;
 use super::signals::{Request, Signals};
 use crate::config::{self, Settings};
@@ -21,8 +20,7 @@ const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 
 /// What the warden works with.
 pub(super) struct Means<'a> {
-    pub(super) args: Vec<OsString>,
-    pub(super) accounts: &'a Remembering,
+    pub(super) origin: Origin<'a>,
     pub(super) signals: Signals,
     pub(super) notify: Option<Notify>,
     pub(super) sealed: Sealed,
@@ -107,10 +105,9 @@ impl<'a> Warden<'a> {
     }
 
     fn reread(&self) -> Result<(Box<Settings>, crate::server::Rules), String> {
-        let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
-        let surroundings = super::surroundings(runtime_dir.as_ref(), self.means.accounts);
-        let args = self.means.args.iter().cloned();
-        let settings = config::reload(args, &surroundings).map_err(|wrong| wrong.to_string())?;
+        let args = self.means.origin.args.iter().cloned();
+        let settings = config::reload(args, &self.means.origin.surroundings)
+            .map_err(|wrong| wrong.to_string())?;
         rooms::say_unchangeable(&self.settings, &settings);
         let checker = self.means.checker.clone();
         let rules = rooms::rules(&settings, &self.means.kernel, checker, None)

@@ -341,53 +341,7 @@ pub(super) fn with_checkers(
 /// Options that a reload reads and can't put in force, as the walls stand and the
 /// socket is bound: said, so that nobody thinks they are.
 pub(super) fn say_unchangeable(before: &Settings, now: &Settings) {
-    const CHANGEABLE: &[&str] = &[
-        "allow",
-        "authorised_peer_cli_args",
-        "authorised_peer_exe",
-        "authorised_peer_gid",
-        "authorised_peer_groupname",
-        "authorised_peer_label",
-        "authorised_peer_pid",
-        "authorised_peer_process_name",
-        "authorised_peer_uid",
-        "authorised_peer_username",
-        "connect_timeout",
-        "connection_rate_per_uid",
-        "denials_before_penalty",
-        "deny",
-        "first_byte_timeout",
-        "half_close_timeout",
-        "idle_timeout",
-        "limit",
-        "max_connections",
-        "max_connections_per_uid",
-        "max_lifetime",
-        "peers_remembered",
-        "penalty",
-        "penalty_for",
-        "penalty_max",
-        "permit",
-        "process_check_interval",
-        "proof_timeout",
-        "session_ends_with_peer",
-        "stop_timeout",
-        "verbosity",
-        "verbosity_for",
-        "write_timeout",
-    ];
-    let texts = |effective: &config::Effective| -> Vec<String> {
-        effective
-            .values
-            .iter()
-            .map(|value| value.value.clone())
-            .collect()
-    };
-    for (old, new) in before.effective.iter().zip(&now.effective) {
-        let name = new.key.name;
-        let (old, new) = (texts(old), texts(new));
-        if old != new && !CHANGEABLE.contains(&name) {
-            crate::warning!("reload: {name} stays {:?} until a restart", old.join(","));
-        }
+    for name in config::needs_restart(before, now) {
+        crate::warning!("reload: {name} stays as it was until a restart");
     }
 }

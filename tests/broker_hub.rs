@@ -475,7 +475,7 @@ fn one_user_cannot_use_up_the_room_of_another() {
         slow.iter()
             .any(|client| client.port.outgoing().ending.is_some())
     );
-    assert!(!other.port.outgoing().ending.is_some());
+    assert!(other.port.outgoing().ending.is_none());
     assert_eq!(bodies(&other.read()).len(), 60);
     let texts: Vec<_> = slow.iter_mut().flat_map(Client::read).collect();
     assert!(texts.iter().any(

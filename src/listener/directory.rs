@@ -66,7 +66,7 @@ pub(super) struct Directory {
     created: Vec<Created>,
 }
 
-/// A directory that was made on the way, and is unmade if binding fails.
+/// A directory that was made on the way, and is unmade if the start is refused.
 #[derive(Debug)]
 struct Created {
     parent: OwnedFd,
@@ -80,7 +80,7 @@ impl Directory {
         self.rights.mode & 0o022 != 0
     }
 
-    /// Keeps the directories that were created.
+    /// Keeps the directories that were created, which go with this otherwise.
     pub(super) fn keep(&mut self) {
         self.created.clear();
     }

@@ -57,8 +57,8 @@ impl Lock {
         let name = name_for(socket);
         let path = directory.path.join(&name);
         for attempt in 0..ATTEMPTS {
-            let file = match open(directory, &name, &path, trusted) {
-                Ok(Some(file)) => file,
+            let (file, fresh) = match open(directory, &name, &path, trusted) {
+                Ok(Some(opened)) => opened,
                 // Somebody created or removed it between two of our looks, or
                 // has created it under a umask and not yet mended the mode.
                 Ok(None) => continue,
@@ -68,38 +68,24 @@ impl Lock {
                 }
                 Err(error) => return Err(error),
             };
-            examine(&file, &path, trusted)?;
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(BindError::Locked {
-                        path,
-                        pid: holder(&file),
-                    });
+            let at = directory.descriptor.as_fd();
+            match claim(&file, at, &name, &path, trusted) {
+                Ok(None) => {}
+                Ok(Some(id)) => {
+                    let lock = Self { file, id, name };
+                    if let Err(error) = lock.sign(&path, owner, group) {
+                        lock.remove(at);
+                        return Err(error);
+                    }
+                    return Ok(lock);
                 }
-                Err(Errno::INTR) => continue,
-                Err(error) => return Err(BindError::system("lock", &path, error)),
+                Err(error) => {
+                    if fresh {
+                        withdraw(&file, at, &name);
+                    }
+                    return Err(error);
+                }
             }
-            let stat = rustix::fs::fstat(&file)
-                .map_err(|error| BindError::system("examine", &path, error))?;
-            let id = FileId::of(&stat);
-            if !has_this_one_name(directory.descriptor.as_fd(), &name, id, &path)? {
-                continue;
-            }
-            if content(&file).is_none() {
-                let found = "other content".to_owned();
-                return Err(BindError::LockForeign {
-                    path,
-                    found,
-                    expected: trusted,
-                });
-            }
-            let lock = Self { file, id, name };
-            if let Err(error) = lock.sign(&path, owner, group) {
-                lock.remove(directory.descriptor.as_fd());
-                return Err(error);
-            }
-            return Ok(lock);
         }
         Err(BindError::Interfered { path })
     }
@@ -129,7 +115,60 @@ impl Lock {
     }
 }
 
-/// Opens the lock file or creates it. `None` if it came or went meanwhile.
+/// Locks an opened file, if it is a lock file of ours. `None` if it isn't the
+/// one that the name stands for any more.
+fn claim(
+    file: &OwnedFd,
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    path: &Path,
+    trusted: Trusted,
+) -> Result<Option<FileId>, BindError> {
+    let examine =
+        || rustix::fs::fstat(file).map_err(|error| BindError::system("examine", path, error));
+    let stat = examine()?;
+    if !is_lock(&stat, trusted) {
+        return Err(refuse(path, &stat, trusted));
+    }
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let pid = holder(file);
+            return Err(BindError::Locked {
+                path: path.to_owned(),
+                pid,
+            });
+        }
+        Err(Errno::INTR) => return Ok(None),
+        Err(error) => return Err(BindError::system("lock", path, error)),
+    }
+    let id = FileId::of(&examine()?);
+    if !has_this_one_name(directory, name, id, path)? {
+        return Ok(None);
+    }
+    if content(file).is_none() {
+        let (path, found) = (path.to_owned(), "other content".to_owned());
+        return Err(BindError::LockForeign {
+            path,
+            found,
+            expected: trusted,
+        });
+    }
+    Ok(Some(id))
+}
+
+/// Removes a file that we have just created, unless another server has it.
+fn withdraw(file: &OwnedFd, directory: BorrowedFd<'_>, name: &OsStr) {
+    let ours = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        && rustix::fs::fstat(file)
+            .is_ok_and(|stat| file::is_at(directory, name, FileId::of(&stat)).unwrap_or(false));
+    if ours {
+        let _gone = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+    }
+}
+
+/// Opens the lock file or creates it, and says whether it did. `None` if it came
+/// or went meanwhile.
 ///
 /// An existing file is opened without `O_CREAT`: with it, `fs.protected_regular`
 /// (proc_sys_fs(5)) refuses files of the server's user to root in a sticky directory.
@@ -138,19 +177,19 @@ fn open(
     name: &OsStr,
     path: &Path,
     trusted: Trusted,
-) -> Result<Option<OwnedFd>, BindError> {
+) -> Result<Option<(OwnedFd, bool)>, BindError> {
     // O_NONBLOCK: a FIFO must not make us wait.
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let at = directory.descriptor.as_fd();
     match rustix::fs::openat(at, name, flags, Mode::empty()) {
-        Ok(file) => return Ok(Some(file)),
+        Ok(file) => return Ok(Some((file, false))),
         Err(Errno::NOENT) => {}
         // A link, a socket, a directory: let the look at it say so.
         Err(error) => return foreign(at, name, path, trusted, error),
     }
     let flags = flags | OFlags::CREATE | OFlags::EXCL;
     match rustix::fs::openat(at, name, flags, Mode::RUSR | Mode::WUSR) {
-        Ok(file) => Ok(Some(file)),
+        Ok(file) => Ok(Some((file, true))),
         Err(Errno::EXIST) => Ok(None),
         Err(error) => Err(directory.refuse_creation("create a lock file in", error.into())),
     }
@@ -163,7 +202,7 @@ fn foreign(
     path: &Path,
     trusted: Trusted,
     error: Errno,
-) -> Result<Option<OwnedFd>, BindError> {
+) -> Result<Option<(OwnedFd, bool)>, BindError> {
     match file::look(directory, name) {
         Ok(Some(stat)) if !is_lock(&stat, trusted) => Err(refuse(path, &stat, trusted)),
         Ok(None) => Ok(None),
@@ -174,17 +213,6 @@ fn foreign(
 fn is_denied(error: &BindError) -> bool {
     matches!(error, BindError::System { source, .. }
         if source.kind() == io::ErrorKind::PermissionDenied)
-}
-
-/// Refuses an opened file that can't be a lock file of ours.
-fn examine(file: &OwnedFd, path: &Path, trusted: Trusted) -> Result<(), BindError> {
-    let stat =
-        rustix::fs::fstat(file).map_err(|error| BindError::system("examine", path, error))?;
-    if is_lock(&stat, trusted) {
-        Ok(())
-    } else {
-        Err(refuse(path, &stat, trusted))
-    }
 }
 
 /// Whether only trusted users can have made this file, and no name elsewhere

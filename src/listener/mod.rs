@@ -66,7 +66,9 @@ pub enum Sealed {}
 /// It can be shared between threads: several may wait in
 /// [`accept`](Listener::accept) at once. When it is dropped, its path is
 /// unlinked if it still is the socket's, and its lock is released; a child
-/// that was forked off does neither.
+/// that was forked off does neither. As long as it is only bound, directories
+/// that were made for it go with it, so that a start which is refused by
+/// something else leaves nothing behind either.
 #[derive(Debug)]
 pub struct Listener<S> {
     // Dropped before the socket: as long as that is open, no other file can
@@ -189,6 +191,10 @@ impl Listener<Bound> {
             handed_over,
             state: _,
         } = self;
+        let mut place = place;
+        if let Some(place) = &mut place {
+            place.directory.keep();
+        }
         let state = PhantomData;
         Listener {
             place,

@@ -98,7 +98,7 @@ fn try_path(
         crossed_by: options.socket_group,
         others_authorised: options.others_authorised,
     };
-    let mut directory = directory::open(parent, path, trusted, Some(creation), notices)?;
+    let directory = directory::open(parent, path, trusted, Some(creation), notices)?;
     let lock = Lock::take(&directory, name, trusted, owner, group)?;
     let rights = Rights {
         owner,
@@ -113,7 +113,6 @@ fn try_path(
             return Err(error);
         }
     };
-    directory.keep();
     note(path, &directory, options, notices);
     let process = rustix::process::getpid().as_raw_pid();
     let name = name.to_owned();

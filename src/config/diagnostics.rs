@@ -188,7 +188,13 @@ pub(crate) fn quoted(text: &str) -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostics {
     list: Vec<Diagnostic>,
+    /// How many there were beyond `MOST` of one weight.
+    more: usize,
 }
+
+/// How many of each weight are kept: enough for any real file, and a bound for
+/// one that is no configuration at all.
+const MOST: usize = 500;
 
 impl Diagnostics {
     /// All of them.
@@ -223,17 +229,22 @@ impl Diagnostics {
         let errors = self.list.into_iter().filter(|d| d.weight == Weight::Error);
         Self {
             list: errors.collect(),
+            more: self.more,
         }
     }
 
     pub(super) fn push(&mut self, diagnostic: Diagnostic) {
-        // One fault in one place is said once, however many rules it breaks.
-        if !self.list.contains(&diagnostic) {
+        let alike = self.list.iter().filter(|d| d.weight == diagnostic.weight);
+        if alike.count() >= MOST {
+            self.more += 1;
+        } else if !self.list.contains(&diagnostic) {
+            // One fault in one place is said once, however many rules it breaks.
             self.list.push(diagnostic);
         }
     }
 
     pub(super) fn append(&mut self, other: Self) {
+        self.more += other.more;
         other
             .list
             .into_iter()
@@ -316,9 +327,12 @@ impl Diagnostics {
 impl fmt::Display for Diagnostics {
     /// Each on its own lines, each line ended by a newline.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.list
-            .iter()
-            .try_for_each(|diagnostic| writeln!(f, "{diagnostic}"))
+        let mut list = self.list.iter();
+        list.try_for_each(|diagnostic| writeln!(f, "{diagnostic}"))?;
+        match self.more {
+            0 => Ok(()),
+            more => writeln!(f, "and {more} more"),
+        }
     }
 }
 

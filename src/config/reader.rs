@@ -5,6 +5,7 @@
 //! - What was read is kept as text beside where it came from: that is what
 //!   `check` prints.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::diagnostics::{Diagnostics, Place};
@@ -62,11 +63,8 @@ pub(crate) fn merge(
     for given in [&command_line, &file] {
         refuse_repeats(given, diagnostics);
     }
-    let wins = |given: &Given| {
-        command_line
-            .iter()
-            .any(|other| other.key.name == given.key.name)
-    };
+    let winning: HashSet<_> = command_line.iter().map(|given| given.key.name).collect();
+    let wins = |given: &Given| winning.contains(given.key.name);
     let (beaten, rest): (Vec<_>, Vec<_>) = file.into_iter().partition(wins);
     for given in beaten.iter().filter(|given| given.key.arity != Arity::Once) {
         let text = "not in force, since the command line gives this option";
@@ -76,12 +74,13 @@ pub(crate) fn merge(
 }
 
 fn refuse_repeats(given: &[Given], diagnostics: &mut Diagnostics) {
-    for (at, second) in given.iter().enumerate() {
-        let first = given
-            .iter()
-            .take(at)
-            .find(|first| first.key.name == second.key.name);
-        let (Some(first), true) = (first, second.key.arity != Arity::Repeated) else {
+    let mut seen: HashMap<_, &Given> = HashMap::new();
+    for second in given
+        .iter()
+        .filter(|given| given.key.arity != Arity::Repeated)
+    {
+        let Some(first) = seen.get(second.key.name) else {
+            seen.insert(second.key.name, second);
             continue;
         };
         let advice = match second.key.arity {
@@ -126,7 +125,7 @@ impl<'a> Reader<'a> {
             let idle = self.idle.iter().find(|(name, _)| name == one.key.name);
             one.idle = idle.map(|(_, why)| why.clone());
         }
-        effective.sort_by_key(|one| table.keys().position(|key| key.name == one.key.name));
+        effective.sort_by_cached_key(|one| table.keys().position(|key| key.name == one.key.name));
         (effective, self.diagnostics)
     }
 

@@ -1,4 +1,5 @@
-//! Addresses to connect to: `unix:/path`, `tcp:host:port`, `udp:host:port`.
+//! Addresses to listen on and to connect to: `/path`, `unix:/path`,
+//! `tcp:host:port`, `udp:host:port`.
 //!
 //! Pure: names of hosts are checked for their form, and resolved where the
 //! connection is made.
@@ -6,9 +7,11 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use super::diagnostics::quoted;
 use super::given::Wrong;
 use super::values;
 use crate::listener::{Kind, SocketPath};
+use crate::service::relay::{Upstream, UpstreamError};
 
 /// Something to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -50,9 +53,29 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// `unix:/path`, `unix:@name` or `tcp:host:port`.
-pub(crate) fn upstream(text: &str) -> Result<Endpoint, Wrong> {
-    parse(text, "unix:/path or tcp:host:port", &["unix", "tcp"])
+/// `unix:/path`, `unix:@name` or `tcp:host:port`, with the caret where the relay
+/// says that the fault is.
+pub(crate) fn upstream(text: &str) -> Result<Upstream, Wrong> {
+    text.parse().map_err(|error: UpstreamError| {
+        let behind_scheme = text.find(':').map_or(0, |at| at + 1);
+        let caret = match error {
+            UpstreamError::Scheme => 0,
+            UpstreamError::Port => {
+                let port = text.rfind(':').map_or(0, |at| at + 1);
+                if port > behind_scheme {
+                    port
+                } else {
+                    text.len()
+                }
+            }
+            _ => behind_scheme,
+        };
+        let sentence = format!("{error}, found {}", quoted(text));
+        Wrong {
+            caret,
+            ..Wrong::says(sentence, text)
+        }
+    })
 }
 
 /// `udp:host:port`, `tcp:host:port` or `unix:/path`.
@@ -100,7 +123,7 @@ pub(crate) fn socket_path(text: &str) -> Result<SocketPath, Wrong> {
         match sentence.contains("found") {
             true => Wrong::says(sentence, text),
             false => {
-                let found = super::diagnostics::quoted(text);
+                let found = quoted(text);
                 Wrong::says(format!("{sentence}, found {found}"), text)
             }
         }
@@ -144,7 +167,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(text: &str, expected: Result<&str, (&str, usize)>) {
+    fn check_upstream(text: &str, expected: Result<&str, (&str, usize)>) {
         let found = upstream(text).map(|endpoint| endpoint.to_string());
         let found = found
             .as_deref()
@@ -153,27 +176,40 @@ mod tests {
     }
 
     #[test]
-    fn upstreams_are_unix_or_tcp() {
-        check("unix:/run/a.sock", Ok("unix:/run/a.sock"));
-        check("unix:@a", Ok("unix:@a"));
-        check("tcp:localhost:80", Ok("tcp:localhost:80"));
-        check("tcp:127.0.0.1:80", Ok("tcp:127.0.0.1:80"));
-        check("tcp:[::1]:80", Ok("tcp:[::1]:80"));
-        let what = "expected unix:/path or tcp:host:port, found";
-        check("udp:a:1", Err((&format!("{what} \"udp:a:1\""), 0)));
-        check("tcp:a", Err((&format!("{what} \"tcp:a\""), 4)));
-        check("tcp:a b:1", Err((&format!("{what} \"tcp:a b:1\""), 4)));
-        check("tcp:::1:1", Err((&format!("{what} \"tcp:::1:1\""), 4)));
-        check(
+    fn the_fault_of_an_upstream_has_its_place() {
+        check_upstream("unix:/run/a.sock", Ok("unix:/run/a.sock"));
+        check_upstream("tcp:[::1]:80", Ok("tcp:[::1]:80"));
+        let scheme = "expected unix:/path, unix:@name or tcp:host:port, found \"udp:a:1\"";
+        check_upstream("udp:a:1", Err((scheme, 0)));
+        check_upstream(
+            "tcp:a",
+            Err(("expected a port from 1 to 65535, found \"tcp:a\"", 5)),
+        );
+        check_upstream(
             "tcp:a:x",
-            Err(("expected a number from 1 to 65535, found \"x\"", 6)),
+            Err(("expected a port from 1 to 65535, found \"tcp:a:x\"", 6)),
         );
-        check(
-            "unix:a",
-            Err((
-                "expected a path that begins with /, or @name, found \"a\"",
-                5,
-            )),
-        );
+        let host = "expected a host name or an IP address, found \"tcp:a b:1\"";
+        check_upstream("tcp:a b:1", Err((host, 4)));
+        let path = "expected an absolute path, or @ and a name, found \"unix:a\"";
+        check_upstream("unix:a", Err((path, 5)));
+    }
+
+    #[track_caller]
+    fn check_remote(text: &str, expected: Result<&str, usize>) {
+        let found = log_remote(text).map(|endpoint| endpoint.to_string());
+        assert_eq!(found.as_deref().map_err(|wrong| wrong.caret), expected);
+    }
+
+    #[test]
+    fn syslog_servers_are_udp_tcp_or_unix() {
+        check_remote("udp:localhost:514", Ok("udp:localhost:514"));
+        check_remote("tcp:[0::1]:514", Ok("tcp:[::1]:514"));
+        check_remote("unix:/dev/log", Ok("unix:/dev/log"));
+        check_remote("http:a:1", Err(0));
+        check_remote("tcp:a", Err(4));
+        check_remote("tcp:::1:1", Err(4));
+        check_remote("tcp:a:0", Err(6));
+        check_remote("unix:dev/log", Err(5));
     }
 }

@@ -40,10 +40,7 @@ pub use settings::{
     LimitSettings, LogSettings, LogTarget, MetricsSettings, PeerSettings, ProcessChecks,
     ServiceSettings, Settings, SocketSettings, Surroundings, WallSettings,
 };
-pub use words::{
-    CheckOverload, Domain, LogFormat, LogOverflow, LogSink, ProxyProtocol, Service,
-    UpstreamIdentity,
-};
+pub use words::{CheckOverload, Domain, LogFormat, LogOverflow, LogSink, Service};
 
 use crate::policy::{Facts, describe};
 use accounts::RuleNames;

@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use super::given::Wrong;
 use super::values;
 use crate::server::{Choice, Overload, Threads};
+use crate::service::relay::Identity;
 
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? })+) => {
@@ -69,20 +70,6 @@ words! {
         /// Passes messages and requests between peers.
         Broker = "broker",
     }
-    /// As whom the relay connects to its upstream.
-    UpstreamIdentity {
-        /// As the server.
-        Own = "own",
-        /// As the peer.
-        Peer = "peer",
-    }
-    /// Whether a PROXY header goes ahead of a relayed connection.
-    ProxyProtocol {
-        /// None.
-        Off = "off",
-        /// Version 2, binary.
-        V2 = "v2",
-    }
     /// Form of log lines.
     LogFormat {
         /// For people.
@@ -135,6 +122,23 @@ pub(crate) fn overload(text: &str) -> Result<Overload, Wrong> {
 
 const OVERLOADS: &[&str] = &["wait", "refuse"];
 
+/// `own` or `peer`.
+pub(crate) fn identity(text: &str) -> Result<Identity, Wrong> {
+    match values::word(text, IDENTITIES)? {
+        "own" => Ok(Identity::Own),
+        _ => Ok(Identity::Peer),
+    }
+}
+
+const IDENTITIES: &[&str] = &["own", "peer"];
+
+/// `off` or `v2`: whether a PROXY header is sent.
+pub(crate) fn proxy(text: &str) -> Result<bool, Wrong> {
+    values::word(text, PROXIES).map(|word| word == "v2")
+}
+
+const PROXIES: &[&str] = &["off", "v2"];
+
 /// `multi`, `single`, or a number of threads.
 pub(crate) fn threads(text: &str) -> Result<Threads, Wrong> {
     let what = "multi, single or a number from 1 to 1024";
@@ -164,8 +168,8 @@ mod tests {
             ("session_ends_with_peer", CHOICES),
             ("process_check_overload", CheckOverload::WORDS),
             ("service", Service::WORDS),
-            ("upstream_identity", UpstreamIdentity::WORDS),
-            ("proxy_protocol", ProxyProtocol::WORDS),
+            ("upstream_identity", IDENTITIES),
+            ("proxy_protocol", PROXIES),
             ("overload", OVERLOADS),
             ("log_format", LogFormat::WORDS),
             ("log_overflow", LogOverflow::WORDS),

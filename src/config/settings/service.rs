@@ -1,11 +1,11 @@
 //! What an admitted peer gets.
 
 use super::super::accounts::RuleNames;
-use super::super::endpoint::{self, Endpoint};
+use super::super::endpoint;
 use super::super::given::Wrong;
 use super::super::reader::{Reader, Sourced};
 use super::super::values;
-use super::super::words::{ProxyProtocol, Service, UpstreamIdentity};
+use super::super::words::{self, Service};
 use super::peers;
 use super::{SocketSettings, Surroundings};
 use crate::frame::{FrameLimit, Pattern};
@@ -13,6 +13,7 @@ use crate::ids::Uid;
 use crate::listener::Address;
 use crate::policy::Names;
 use crate::service::broker::{Action, Limits, Permit, Permits};
+use crate::service::relay::{Identity, Upstream};
 
 /// What an admitted peer gets.
 #[derive(Clone, Debug)]
@@ -20,11 +21,11 @@ pub struct ServiceSettings {
     /// Which service.
     pub service: Service,
     /// Where the relay connects to, in order of preference.
-    pub upstreams: Vec<Endpoint>,
+    pub upstreams: Vec<Upstream>,
     /// As whom it connects.
-    pub upstream_identity: UpstreamIdentity,
+    pub upstream_identity: Identity,
     /// Whether it sends a PROXY header first.
-    pub proxy_protocol: ProxyProtocol,
+    pub proxy_protocol: bool,
     /// How many descriptors it forwards with one message, 0 to 253.
     pub relay_descriptors: u32,
     /// The broker's bounds.
@@ -58,8 +59,8 @@ pub(super) fn read(
 ) -> Option<ServiceSettings> {
     let service = reader.one("service", Service::parse)?;
     let upstreams = reader.many("upstream", endpoint::upstream);
-    let upstream_identity = reader.one("upstream_identity", UpstreamIdentity::parse)?;
-    let proxy_protocol = reader.one("proxy_protocol", ProxyProtocol::parse)?;
+    let upstream_identity = reader.one("upstream_identity", words::identity)?;
+    let proxy_protocol = reader.one("proxy_protocol", words::proxy)?;
     let relay_descriptors = reader.number("relay_descriptors")?;
     let names = RuleNames {
         accounts: surroundings.accounts,
@@ -99,8 +100,8 @@ pub(super) fn read(
 
 fn check_relay(
     reader: &mut Reader<'_>,
-    upstreams: &[Sourced<Endpoint>],
-    identity: UpstreamIdentity,
+    upstreams: &[Sourced<Upstream>],
+    identity: Identity,
     descriptors: u32,
     socket: &SocketSettings,
 ) {
@@ -111,7 +112,7 @@ fn check_relay(
         );
     }
     let over_internet = matches!(socket.address, Address::Inet(_));
-    if identity == UpstreamIdentity::Peer && over_internet {
+    if identity == Identity::Peer && over_internet {
         reader.error(
             "upstream_identity",
             "peer needs domain=AF_UNIX: other peers have no user",
@@ -121,19 +122,17 @@ fn check_relay(
         reader.error("relay_descriptors", "needs domain=AF_UNIX");
     }
     for upstream in upstreams {
-        if let (Endpoint::Unix(path), Address::Unix(own)) = (&upstream.value, &socket.address)
-            && path == own
-        {
+        if upstream.value.to_string() == format!("unix:{}", socket.address) {
             let text = "is the server's own socket: it would relay to itself";
             reader
                 .diagnostics
                 .error(upstream.origin.place(), "upstream", text);
         }
-        if !matches!(upstream.value, Endpoint::Tcp(_)) {
+        if upstream.value.is_unix() {
             continue;
         }
         let place = upstream.origin.place();
-        if identity == UpstreamIdentity::Peer {
+        if identity == Identity::Peer {
             let text = "upstream_identity=peer needs unix:/path: TCP carries no identity";
             reader.diagnostics.error(place.clone(), "upstream", text);
         }

@@ -7,6 +7,7 @@ use super::{number, time, time_between};
 
 pub(crate) static KEYS: &[Key] = &[
     Key::new("max_connections", number(1, 65_535), Preset::Value("200"))
+        .live()
         .help("How many connections are open at once; it also bounds the worker pool.")
         .example("1000"),
     Key::new("threads", Kind::Text("multi, single, or a number from 1 to 1024"), Preset::Value("multi"))

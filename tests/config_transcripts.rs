@@ -20,6 +20,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process;
 
 use secure_socket::config::{self, Accounts, Command, Surroundings};
 use secure_socket::ids::{Gid, Uid};
@@ -211,7 +212,7 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new() -> Self {
-        let name = format!("secure_socket-config-{}", std::process::id());
+        let name = format!("secure_socket-config-{}", process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).unwrap();
         Self(path)
@@ -270,7 +271,50 @@ fn every_command_line_and_file_is_answered_with_these_words() {
     assert!(refused >= 100, "only {refused} refusals");
     assert_eq!(check("accepted.txt"), 0);
     check("ctl.txt");
+    the_programs_refuse_in_the_same_words(&directory.0, "refusals.txt");
+    the_programs_refuse_in_the_same_words(&directory.0, "ctl.txt");
     untrusted_files_are_refused();
+}
+
+/// What was asked of the library above, asked of the programs: each refusal on
+/// stderr, nothing on stdout, and the exit code.
+fn the_programs_refuse_in_the_same_words(directory: &Path, name: &str) {
+    let transcript = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/config")
+        .join(name);
+    let cases = read(&std::fs::read_to_string(transcript).unwrap());
+    for case in cases
+        .iter()
+        .filter(|case| !case.expected.starts_with("exit 0"))
+    {
+        let _ = std::fs::remove_file(NAME);
+        if let Some(file) = &case.file {
+            std::fs::write(NAME, unescape(file)).unwrap();
+            let mode = std::fs::Permissions::from_mode(0o644);
+            std::fs::set_permissions(NAME, mode).unwrap();
+        }
+        let (program, command) = case.command.split_once(' ').unwrap_or((&case.command, ""));
+        let program = match program {
+            "secure_socketctl" => env!("CARGO_BIN_EXE_secure_socketctl"),
+            _ => env!("CARGO_BIN_EXE_secure_socket"),
+        };
+        let output = process::Command::new(program)
+            .args(arguments(command))
+            .current_dir(directory)
+            .stdin(process::Stdio::null())
+            .output()
+            .unwrap();
+        let code = output.status.code();
+        let code = code.map_or("killed".to_owned(), |code| code.to_string());
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            format!("exit {code}\n{errors}"),
+            case.expected,
+            "$ {}",
+            case.command
+        );
+        assert_eq!(output.stdout, b"", "$ {}", case.command);
+    }
 }
 
 /// Whoever can write the file could choose who is admitted.

@@ -1,0 +1,215 @@
+//! The daemon behind its walls, as the kernel shows it: every thread, in each
+//! service, under each choice of threads and with each kind of log.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
+use std::process::ExitStatus;
+use std::thread;
+use std::time::Duration;
+
+use support::{Daemon, TempDir, round_trip};
+
+const WEB: u32 = 33;
+
+/// One thread's status, as far as the walls show in it.
+struct Status {
+    name: String,
+    text: String,
+}
+
+impl Status {
+    fn field(&self, name: &str) -> &str {
+        let line = self
+            .text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {name} in {}", self.text))
+            .trim()
+    }
+
+    #[track_caller]
+    fn check(&self, uid: u32, kept: &[(&str, &str)]) {
+        let name = &self.name;
+        assert_eq!(self.field("Seccomp"), "2", "{name}");
+        assert_eq!(self.field("NoNewPrivs"), "1", "{name}");
+        let kept = kept
+            .iter()
+            .find(|(thread, _)| *thread == name)
+            .map(|(_, set)| *set);
+        let none = "0000000000000000";
+        for set in ["CapInh", "CapBnd", "CapAmb"] {
+            assert_eq!(self.field(set), none, "{name} {set}");
+        }
+        for set in ["CapPrm", "CapEff"] {
+            assert_eq!(self.field(set), kept.unwrap_or(none), "{name} {set}");
+        }
+        let four = format!("{uid}\t{uid}\t{uid}\t{uid}");
+        assert_eq!(self.field("Uid"), four, "{name}");
+        assert_eq!(self.field("Gid"), four, "{name}");
+        // The main thread has what all inherit; a role adds its own; one that
+        // keeps a capability has one filter, which is whole.
+        let filters: u32 = self.field("Seccomp_filters").parse().unwrap();
+        let least = match name.as_str() {
+            "secure_socket" => 2,
+            "process-check" | "process-digest" | "connector" => 1,
+            _ => 3,
+        };
+        assert!(filters >= least, "{name}: {filters} filters");
+    }
+}
+
+fn statuses(pid: u32) -> Vec<Status> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks
+        .filter_map(|task| {
+            let task = task.unwrap().path();
+            let text = fs::read_to_string(task.join("status")).ok()?;
+            let name = fs::read_to_string(task.join("comm"))
+                .ok()?
+                .trim_end()
+                .to_owned();
+            Some(Status { name, text })
+        })
+        .collect()
+}
+
+/// Runs a server as www-data with these options, uses it, disturbs it, stops it.
+#[track_caller]
+fn check(options: &[&str], kept: &[(&str, &str)], mut talk: impl FnMut(&Daemon)) {
+    let own = [
+        "run_as_user=www-data",
+        "allow=uid:0",
+        "seccomp=trap",
+        "verbosity=7",
+    ];
+    let options: Vec<&str> = own.iter().chain(options).copied().collect();
+    let daemon = Daemon::start(&options);
+    let check_all = || {
+        for status in statuses(daemon.pid()) {
+            status.check(WEB, kept);
+        }
+    };
+    check_all();
+    talk(&daemon);
+    assert!(
+        !daemon.log().contains("seccomp: thread"),
+        "{}",
+        daemon.log()
+    );
+    for signal in ["HUP", "USR1", "STOP", "CONT"] {
+        daemon.signal(signal);
+        thread::sleep(Duration::from_millis(30));
+        assert!(
+            !daemon.log().contains("seccomp: thread"),
+            "{signal}: {}",
+            daemon.log()
+        );
+    }
+    talk(&daemon);
+    check_all();
+    let mut daemon = daemon;
+    daemon.signal("TERM");
+    let status: ExitStatus = daemon.wait();
+    let log = daemon.log();
+    assert!(status.success(), "{options:?}: {status}\n{log}");
+    assert!(!log.contains("seccomp: thread"), "{log}");
+}
+
+fn echo(daemon: &Daemon) {
+    for size in [1, 64, 100_000] {
+        let sent = vec![5; size];
+        assert_eq!(
+            round_trip(&daemon.connect(), &sent[..size.min(50_000)]).len(),
+            size.min(50_000)
+        );
+    }
+}
+
+const THREADS: [&str; 3] = ["threads=multi", "threads=single", "threads=2"];
+
+#[test]
+fn echo_stands_behind_its_walls() {
+    needs!(root, "setpriv");
+    for threads in THREADS {
+        check(&[threads], &[], echo);
+    }
+}
+
+#[test]
+fn a_rule_of_processes_keeps_one_capability_in_its_threads() {
+    needs!(root);
+    let ptrace = "0000000000080000";
+    for threads in THREADS {
+        // Nobody is that program; the rule of uid admits.
+        check(
+            &[
+                threads,
+                "allow=uid:0,exe:/usr/bin/env",
+                "allow=uid:0,name:nobody",
+            ],
+            &[("process-check", ptrace), ("process-digest", ptrace)],
+            echo,
+        );
+    }
+}
+
+fn tcp_upstream() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || copy_back(stream.try_clone().unwrap(), stream));
+        }
+    });
+    port
+}
+
+fn copy_back(mut from: impl Read, mut to: impl Write) {
+    let _ = std::io::copy(&mut from, &mut to);
+}
+
+#[test]
+fn every_log_stands_behind_its_walls() {
+    needs!(root);
+    let directory = TempDir::new();
+    let syslog = directory.join("syslog");
+    let socket = UnixDatagram::bind(&syslog).unwrap();
+    support::set_mode(&syslog, 0o666);
+    thread::spawn(move || while socket.recv(&mut [0; 4096]).is_ok() {});
+    let file = format!("log_file={}", directory.join("log/file").display());
+    let trail = format!("trail_file={}", directory.join("trail/file").display());
+    let queue = format!("mq_name=/sandbox_daemon.{}", std::process::id());
+    let local = format!("log_remote=unix:{}", syslog.display());
+    let tcp = format!("log_remote=tcp:127.0.0.1:{}", tcp_upstream());
+    let logs: [&[&str]; 6] = [
+        &["log_format=json"],
+        &[
+            &file,
+            "log_target=stdout,file:10",
+            "log_max_size=64K",
+            "log_sync=yes",
+        ],
+        &[&trail],
+        &[&queue, "log_target=stdout,mq"],
+        &[&local, "log_target=stdout,remote"],
+        &[&tcp, "log_target=stdout,remote"],
+    ];
+    for log in logs {
+        check(log, &[], |daemon| (0..30).for_each(|_| echo(daemon)));
+    }
+}
+
+#[test]
+fn a_wall_that_is_missing_is_named() {
+    let output = support::run(&["check", "sandbox=off"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("landlock: off"), "{text}");
+    let output = support::run(&["check"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("landlock: enforced"), "{text}");
+}

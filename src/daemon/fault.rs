@@ -33,6 +33,11 @@ impl Fault {
         }
     }
 
+    /// The code to exit with.
+    pub(super) fn code(&self) -> u8 {
+        self.code
+    }
+
     /// Says it on stderr, and gives the code to exit with.
     pub(super) fn report(&self) -> ExitCode {
         eprintln!("secure_socket: {}", self.text);

@@ -9,6 +9,7 @@
 mod accounts;
 mod fault;
 mod overseer;
+mod records;
 mod rooms;
 mod signals;
 
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use crate::config::{self, Command, OwnProcess, Settings, Surroundings, SystemAccounts};
 use crate::listener::Listener;
-use crate::listener::{handed_over, only};
+use crate::listener::{handed_over, only, take_named};
 use crate::server::{Outcome, Server};
 use crate::{exit, sandbox};
 use accounts::Remembering;
@@ -96,12 +97,14 @@ fn serve_logged(
     let rules = rooms::rules(settings, &kernel, checker.clone(), None)?;
     let protocol = rooms::protocol(settings)?;
     let options = rooms::listener_options(settings, &*protocol);
-    let bound = match only(handed_over().map_err(fault::of_bind)?).map_err(fault::of_bind)? {
+    let mut handed = handed_over().map_err(fault::of_bind)?;
+    let records = records::Opened::open(settings, take_named(&mut handed, "metrics"))?;
+    let bound = match only(handed).map_err(fault::of_bind)? {
         Some(handed) => Listener::from_systemd(handed, &options),
         None => Listener::bind(&options),
     }
     .map_err(fault::of_bind)?;
-    let plan = rooms::plan(settings, &bound, logger);
+    let plan = rooms::plan(settings, &bound, logger, &records);
     let sealed = sandbox::enter(rooms::with_checkers(plan, settings, checker_threads))
         .map_err(fault::of_sandbox)?;
     origin.accounts.wall_in();
@@ -121,10 +124,20 @@ fn serve_logged(
         .overload(settings.limits.overload)
         .packets(settings.socket.kind == crate::listener::Kind::SeqPacket)
         .watch_descriptors(watch_descriptors)
+        .observer(records.observer())
         .on_thread_start(rooms::worker_hook(settings, &sealed))
         .build()
         .map_err(fault::of_server)?;
     let logger = logger.clone();
+    let metrics_rules = records::metrics_rules(settings, &kernel, checker.clone(), None)?;
+    let records = records.start(
+        settings,
+        &sealed,
+        &logger,
+        &server.handle(),
+        &place,
+        metrics_rules,
+    )?;
     let means = Means {
         origin,
         signals,
@@ -133,6 +146,7 @@ fn serve_logged(
         logger,
         kernel,
         checker,
+        records,
     };
     let mut warden = Warden::new(settings, means, place);
     let ended = server.run_with(&mut warden);
@@ -142,10 +156,12 @@ fn serve_logged(
         Err(error) => {
             let fault = fault::of_server(error);
             crate::critical!("{fault}");
+            warden.close(fault.code());
             guard.shutdown();
             return Err(fault);
         }
     };
+    warden.close(code);
     crate::notice!("stopped, exit code {code}");
     guard.shutdown();
     Ok(code)

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::Origin;
+use super::records::{Records, metrics_rules};
 use super::rooms;
 use super::signals::{Request, Signals};
 use crate::config::{self, Settings};
@@ -13,10 +14,14 @@ use crate::listener::{Notify, watchdog_timeout};
 use crate::logging::Logger;
 use crate::peer::{Checker, Kernel};
 use crate::sandbox::Sealed;
-use crate::server::{Handle, Overseer};
+use crate::server::{Handle, Overseer, Rules};
 
 /// How often passed over refusals are told, while there are any.
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
+
+/// A configuration that was read again, with the rules for peers and for readers
+/// of the metrics.
+type Reread = (Box<Settings>, Rules, Option<Rules>);
 
 /// What the warden works with.
 pub(super) struct Means<'a> {
@@ -27,6 +32,7 @@ pub(super) struct Means<'a> {
     pub(super) logger: Logger,
     pub(super) kernel: Kernel,
     pub(super) checker: Option<Checker>,
+    pub(super) records: Records,
 }
 
 pub(super) struct Warden<'a> {
@@ -37,6 +43,8 @@ pub(super) struct Warden<'a> {
     /// How often the service manager wants to hear from us, and when next.
     watchdog: Option<(Duration, Instant)>,
     sweep_at: Option<Instant>,
+    /// How far the acceptors were when the watchdog was last told.
+    turns: u64,
 }
 
 impl<'a> Warden<'a> {
@@ -51,7 +59,13 @@ impl<'a> Warden<'a> {
             stops: 0,
             watchdog,
             sweep_at: None,
+            turns: 0,
         }
+    }
+
+    /// The server has ended.
+    pub(super) fn close(self, code: u8) {
+        self.means.records.close(code);
     }
 
     fn answer(&mut self, request: Request, pid: u32, uid: u32, handle: &Handle) {
@@ -74,7 +88,14 @@ impl<'a> Warden<'a> {
                 handle.stop(grace);
             }
             Request::Reload => self.reload(handle),
-            Request::Summary => crate::notice!("state: {}", handle.state()),
+            Request::Summary => {
+                let Means {
+                    records, logger, ..
+                } = &self.means;
+                for line in records.summary(&handle.state(), logger, handle) {
+                    crate::notice!("{line}");
+                }
+            }
         }
     }
 
@@ -84,11 +105,12 @@ impl<'a> Warden<'a> {
         self.tell(Notify::reloading);
         self.means.logger.reopen();
         match self.reread() {
-            Ok((settings, rules)) => {
+            Ok((settings, rules, metrics)) => {
                 let closed = handle.reload(rules, settings.limits.admission.clone());
                 let logger = &self.means.logger;
                 logger.set_verbosity(settings.logs.verbosity);
                 logger.set_verbosity_for(settings.logs.verbosity_for.clone());
+                self.means.records.reloaded(&settings, closed, metrics);
                 self.settings = *settings;
                 crate::notice!(
                     "reloaded: {closed} connections are no longer admitted and were closed"
@@ -99,12 +121,13 @@ impl<'a> Warden<'a> {
                     crate::error!("reload: {line}");
                 }
                 crate::error!("the configuration was not reloaded; everything stays as it was");
+                self.means.records.not_reloaded(&text);
             }
         }
         self.tell(Notify::ready);
     }
 
-    fn reread(&self) -> Result<(Box<Settings>, crate::server::Rules), String> {
+    fn reread(&self) -> Result<Reread, String> {
         let args = self.means.origin.args.iter().cloned();
         let settings = config::reload(args, &self.means.origin.surroundings)
             .map_err(|wrong| wrong.to_string())?;
@@ -112,7 +135,22 @@ impl<'a> Warden<'a> {
         let checker = self.means.checker.clone();
         let rules = rooms::rules(&settings, &self.means.kernel, checker, None)
             .map_err(|fault| fault.to_string())?;
-        Ok((settings, rules))
+        let checker = self.means.checker.clone();
+        let metrics = metrics_rules(&settings, &self.means.kernel, checker, None)
+            .map_err(|fault| fault.to_string())?;
+        Ok((settings, rules, metrics))
+    }
+
+    /// Only while acceptors do what they are for: one that newcomers wait for, and
+    /// that has room for them, must have moved since the last time.
+    fn tell_watchdog(&mut self, handle: &Handle) {
+        let pulse = handle.pulse();
+        let moved = pulse.turns != std::mem::replace(&mut self.turns, pulse.turns);
+        if moved || !pulse.must_move {
+            self.tell(Notify::watchdog);
+        } else {
+            crate::error!("newcomers wait and nobody accepts them: the watchdog is not told");
+        }
     }
 
     fn tell(&self, what: impl FnOnce(&Notify) -> io::Result<()>) {
@@ -140,7 +178,7 @@ impl Overseer for Warden<'_> {
             && *next <= now
         {
             *next = now + *every;
-            self.tell(Notify::watchdog);
+            self.tell_watchdog(handle);
         }
         if self.sweep_at.is_some_and(|at| at <= now) {
             handle.sweep(false);

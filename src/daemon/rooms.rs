@@ -23,7 +23,7 @@ const DESCRIPTORS_ASIDE: u64 = 64;
 
 type Owner = Option<(ids::Uid, ids::Gid)>;
 
-fn owner(settings: &Settings) -> Owner {
+pub(super) fn owner(settings: &Settings) -> Owner {
     settings
         .walls
         .run_as
@@ -120,7 +120,9 @@ pub(super) fn probe(settings: &Settings) -> Result<Kernel, Fault> {
 
 /// The process checker, if a rule asks for facts below `/proc`.
 pub(super) fn checker(settings: &Settings) -> Result<(Option<Checker>, Vec<CheckerThread>), Fault> {
+    let metrics = settings.metrics.as_ref();
     let needs = settings.peers.policy.needs();
+    let needs = needs.and(metrics.map_or(Needs::NONE, |metrics| metrics.policy.needs()));
     if !needs.has_any(Needs::PROC) {
         return Ok((None, Vec::new()));
     }
@@ -159,7 +161,24 @@ pub(super) fn rules(
     before: Option<&Pins>,
 ) -> Result<Rules, Fault> {
     let peers = &settings.peers;
-    let policy = peers.policy.clone();
+    let limits = &settings.limits;
+    let mut rules = rules_of(peers.policy.clone(), kernel, checker, before)?;
+    rules.timeouts = Arc::new(limits.timeouts.clone());
+    rules.session_ends_with_peer = peers.session_ends_with_peer;
+    rules.process_proof = peers.process_proof;
+    rules.proof_timeout = peers.proof_timeout;
+    rules.recheck_interval = peers.checks.interval;
+    rules.limits_need = limits.admission.needs();
+    Ok(rules)
+}
+
+/// Who may enter, with default bounds.
+pub(super) fn rules_of(
+    policy: crate::policy::Policy,
+    kernel: &Kernel,
+    checker: Option<Checker>,
+    before: Option<&Pins>,
+) -> Result<Rules, Fault> {
     let pins = Pins::open(&policy.exe_paths(), &policy.pids(), before).map_err(|errors| {
         let texts: Vec<_> = errors
             .iter()
@@ -167,18 +186,11 @@ pub(super) fn rules(
             .collect();
         Fault::plain(exit::CONFIG, texts.join("; "))
     })?;
-    let limits = &settings.limits;
     let mut rules = Rules::new(policy);
     rules.inspector = Inspector::new(pins, checker);
     if !kernel.peer_pidfd {
         rules.pidfd_source = PidfdSource::SocketOrNumber;
     }
-    rules.timeouts = Arc::new(limits.timeouts.clone());
-    rules.session_ends_with_peer = peers.session_ends_with_peer;
-    rules.process_proof = peers.process_proof;
-    rules.proof_timeout = peers.proof_timeout;
-    rules.recheck_interval = peers.checks.interval;
-    rules.limits_need = limits.admission.needs();
     Ok(rules)
 }
 
@@ -241,8 +253,14 @@ pub(super) fn log_hook(sealed: &Sealed) -> logging::ThreadHook {
 }
 
 /// What the server keeps; see `sandbox`.
-pub(super) fn plan(settings: &Settings, listener: &Listener<Bound>, logger: &Logger) -> Plan {
+pub(super) fn plan(
+    settings: &Settings,
+    listener: &Listener<Bound>,
+    logger: &Logger,
+    records: &super::records::Opened,
+) -> Plan {
     let mut plan = base_plan(settings);
+    records.plan(&mut plan);
     if let Some(cleanup) = listener.paths_needed() {
         grant(&mut plan, cleanup.path, Access::Remove, &[Role::Supervisor]);
     }
@@ -306,7 +324,7 @@ fn descriptors_each(settings: &Settings) -> u64 {
     }
 }
 
-fn grant(plan: &mut Plan, path: &Path, access: Access, roles: &[Role]) {
+pub(super) fn grant(plan: &mut Plan, path: &Path, access: Access, roles: &[Role]) {
     if path.exists() {
         plan.paths.push(PathGrant {
             path: path.to_path_buf(),

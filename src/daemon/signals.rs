@@ -38,6 +38,11 @@ impl Signals {
             set.add(signal);
         }
         set.thread_block()?;
+        // A file that may not grow is an error of write, not the end: it stays
+        // pending for ever (setrlimit(2)).
+        let mut ignored = SigSet::empty();
+        ignored.add(Signal::SIGXFSZ);
+        ignored.thread_block()?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self {
             descriptor: SignalFd::with_flags(&set, flags)?,

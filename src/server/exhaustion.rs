@@ -57,6 +57,7 @@ struct State {
     waiting: usize,
     said: Option<Instant>,
     unsaid: u64,
+    failures: u64,
 }
 
 /// Shared by all that accept.
@@ -73,6 +74,7 @@ impl Exhaustion {
             waiting: 0,
             said: None,
             unsaid: 0,
+            failures: 0,
         };
         Self {
             state: Mutex::new(state),
@@ -87,6 +89,7 @@ impl Exhaustion {
         let wait = state.wait;
         state.wait = (state.wait * 2).min(LONGEST_WAIT);
         state.unsaid += 1;
+        state.failures += 1;
         let due = state
             .said
             .is_none_or(|said| now.saturating_duration_since(said) >= BETWEEN_LINES);
@@ -95,6 +98,12 @@ impl Exhaustion {
         }
         state.said = Some(now);
         (wait, Some(std::mem::take(&mut state.unsaid)))
+    }
+
+    /// How many failures there were since the start.
+    pub(super) fn failures(&self) -> u64 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failures
     }
 
     /// Waits, at most `time`, for a connection to close.

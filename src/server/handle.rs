@@ -32,6 +32,15 @@ pub struct State {
     pub admission: admission::Snapshot,
 }
 
+/// Whether acceptors do what they are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Pulse {
+    /// Connections accepted, and attempts that failed, since the start.
+    pub turns: u64,
+    /// Somebody waits in the backlog, and there is room.
+    pub must_move: bool,
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let admission = &self.admission;
@@ -138,6 +147,18 @@ impl Handle {
             idle: shared.pool.idle.load(Ordering::Relaxed),
             waiting: shared.has_newcomers(),
             admission: shared.admission.snapshot(Instant::now()),
+        }
+    }
+
+    /// Whether acceptors move; to be compared with an earlier answer.
+    pub fn pulse(&self) -> Pulse {
+        let Some(shared) = self.shared.upgrade() else {
+            return Pulse::default();
+        };
+        let accepted = shared.accepted.load(Ordering::Relaxed);
+        Pulse {
+            turns: accepted.saturating_add(shared.exhaustion.failures()),
+            must_move: shared.phase.is_running() && !shared.is_full() && shared.has_newcomers(),
         }
     }
 

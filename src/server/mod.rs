@@ -45,7 +45,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 pub use exposition::{Exposition, Family, Form};
 pub use gate::OnThreadStart;
-pub use handle::{Handle, State};
+pub use handle::{Handle, Pulse, State};
 pub use journal::Observer;
 pub use metrics::{Metrics, Source};
 pub use metrics_socket::MetricsSocket;

@@ -185,7 +185,7 @@ impl Shared {
         self.is_full()
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.admission.open() >= self.max_connections.load(Ordering::Relaxed)
     }
 

@@ -33,8 +33,14 @@ pub fn enter(mut plan: Plan) -> Result<Sealed, SandboxError> {
         access: Access::Read,
         roles: vec![],
     });
-    if plan.max_descriptors > 0 {
-        privileges::limit_descriptors(plan.max_descriptors)?;
+    let needed = plan.max_descriptors;
+    if needed > 0
+        && let Some(hard) = privileges::limit_descriptors(needed)?
+    {
+        let detail = format!(
+            "{hard} of {needed} that max_connections may need; raise LimitNOFILE= or ulimit -Hn"
+        );
+        walls.report.add("descriptors", Standing::Degraded, detail);
     }
     // Paths are opened with the rights that the process was started with.
     let offer = landlock_offer(&plan)?;

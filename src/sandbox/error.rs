@@ -39,13 +39,6 @@ pub enum SandboxError {
         /// What succeeded, or was left.
         what: String,
     },
-    /// More descriptors are needed than the hard limit and the capabilities allow.
-    Descriptors {
-        /// How many the configuration needs.
-        needed: u64,
-        /// `RLIMIT_NOFILE`'s hard limit.
-        limit: u64,
-    },
     /// A thread that keeps a capability did not reach its body.
     PrivilegedThread {
         /// Its name.
@@ -84,10 +77,6 @@ impl fmt::Display for SandboxError {
             Self::WayBack { what } => {
                 write!(f, "privileges were not given up for good: {what}")
             }
-            Self::Descriptors { needed, limit } => write!(
-                f,
-                "max_connections needs {needed} descriptors, the hard limit is {limit} (ulimit -Hn, LimitNOFILE=)"
-            ),
             Self::PrivilegedThread { name, reason } => {
                 write!(f, "thread {name} did not start: {reason}")
             }

@@ -16,18 +16,25 @@ use super::attest::Attestation;
 use super::error::system;
 use super::{RunAs, SandboxError};
 
-/// Sets `RLIMIT_NOFILE`, soft and hard, to `needed`.
-pub(super) fn limit_descriptors(needed: u64) -> Result<(), SandboxError> {
-    let exact = Rlimit {
-        current: Some(needed),
-        maximum: Some(needed),
+/// Sets `RLIMIT_NOFILE` to what is needed, no more and no less. Gives the hard limit
+/// where that is lower and may not be raised: the server then takes fewer
+/// connections at once, and the others wait.
+pub(super) fn limit_descriptors(needed: u64) -> Result<Option<u64>, SandboxError> {
+    let set = |number| {
+        let limit = Rlimit {
+            current: Some(number),
+            maximum: Some(number),
+        };
+        rustix::process::setrlimit(Resource::Nofile, limit)
     };
-    rustix::process::setrlimit(Resource::Nofile, exact).map_err(|errno| {
-        match rustix::process::getrlimit(Resource::Nofile).maximum {
-            Some(limit) if limit < needed => SandboxError::Descriptors { needed, limit },
-            _ => system("can't set RLIMIT_NOFILE", errno.into()),
-        }
-    })
+    let Err(errno) = set(needed) else {
+        return Ok(None);
+    };
+    let refused = |errno: rustix::io::Errno| system("can't set RLIMIT_NOFILE", errno.into());
+    match rustix::process::getrlimit(Resource::Nofile).maximum {
+        Some(hard) if hard < needed => set(hard).map(|()| Some(hard)).map_err(refused),
+        _ => Err(refused(errno)),
+    }
 }
 
 /// How far the capabilities could be given up, or kept.

@@ -9,9 +9,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use super::diagnostics::{Diagnostics, Place, Source, quoted};
+use super::diagnostics::Diagnostics;
 use super::given::{At, Given};
 use super::key::{self, Key, Kind, Table};
+use super::place::{Place, Source, quoted};
+use crate::logging::escape::Untrusted;
 
 /// What a program's command line may look like.
 pub(crate) struct Grammar {
@@ -90,7 +92,7 @@ pub(crate) fn read(
     while let Some((row, arg)) = args.next() {
         let arg = Argument::new(grammar, row, &arg);
         if let Some(bad) = arg.bad {
-            let end = bad + char::REPLACEMENT_CHARACTER.len_utf8();
+            let end = bad + char::MAX.len_utf8();
             let place = arg.place(bad, end);
             diagnostics.error(Some(place), "", "the argument is not UTF-8");
             continue;
@@ -127,7 +129,7 @@ impl Argument {
         Self {
             grammar,
             row,
-            text: arg.to_string_lossy().into(),
+            text: Untrusted(arg.as_bytes()).to_string().into(),
             bad,
         }
     }

@@ -1,9 +1,9 @@
 //! The configuration in force as text: for people and to be read back (`check`),
 //! and in one fixed form, to be hashed (`trail`).
 
-use super::diagnostics::Escaped;
 use super::file::quote;
 use super::key::DAEMON;
+use super::place::Escaped;
 use super::reader::{Effective, Origin, Sourced};
 use super::settings::Settings;
 use crate::policy::Criterion;

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use super::accounts::RuleNames;
 use super::args::{self, Grammar, Line, Verb, Word};
-use super::diagnostics::{Diagnostics, Place};
+use super::diagnostics::Diagnostics;
 use super::endpoint;
 use super::given::Wrong;
 use super::key::{CTL, Key};
-use super::reader::{Reader, merge};
+use super::merge::merge;
+use super::place::Place;
+use super::reader::Reader;
 use super::settings::{self, Surroundings};
 use super::values;
 use crate::frame::{FrameLimit, Pattern, Subject};

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use super::diagnostics::quoted;
 use super::given::Wrong;
+use super::place::quoted;
 use super::values;
 use crate::listener::{Kind, SocketPath};
 use crate::service::relay::{Upstream, UpstreamError};

@@ -15,10 +15,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::args;
-use super::diagnostics::{Diagnostics, Escaped, Place, Source, quoted};
+use super::diagnostics::Diagnostics;
 use super::given::{At, Given};
 use super::key::ORIGINAL_BUILD_NAMES;
+use super::place::{Escaped, Place, Source, quoted};
 use crate::ids::Uid;
+use crate::logging::escape::Untrusted;
 
 /// The largest file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
@@ -88,16 +90,15 @@ pub(crate) fn read(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) -> V
                 given.extend(line.read(diagnostics));
             }
             Err(error) => {
-                let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
-                let before = String::from_utf8_lossy(valid).chars().count();
-                let text: Arc<str> = String::from_utf8_lossy(bytes).into();
+                let start = error.valid_up_to();
+                let text = Untrusted(bytes).to_string().into();
                 let line = Line {
                     source: &source,
                     row,
                     text,
                 };
-                let start = line.text.char_indices().nth(before).map_or(0, |(at, _)| at);
-                diagnostics.error(Some(line.place(start, start)), "", "the line is not UTF-8");
+                let place = line.place(start, start + char::MAX.len_utf8());
+                diagnostics.error(Some(place), "", "the line is not UTF-8");
             }
         }
     }

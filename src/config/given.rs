@@ -4,8 +4,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::diagnostics::{Place, Source, quoted};
 use super::key::Key;
+use super::place::{Place, Source, quoted};
 
 /// One option as it was given.
 #[derive(Clone, Debug)]

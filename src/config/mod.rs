@@ -22,6 +22,8 @@ mod given;
 pub mod help;
 pub mod key;
 pub mod manual;
+mod merge;
+mod place;
 mod reader;
 mod settings;
 mod table;
@@ -33,8 +35,9 @@ use std::path::Path;
 
 pub use accounts::{Accounts, OwnProcess, SystemAccounts};
 pub use check::{digest_input, effective, needs_restart};
-pub use diagnostics::{Diagnostic, Diagnostics, Place, Source, Weight};
+pub use diagnostics::{Diagnostic, Diagnostics, Weight};
 pub use endpoint::{Endpoint, HostPort};
+pub use place::{Place, Source};
 pub use reader::{Effective, Origin, Sourced};
 pub use settings::{
     LimitSettings, LogSettings, LogTarget, MetricsSettings, PeerSettings, ProcessChecks,
@@ -108,7 +111,7 @@ pub fn parse_file(
 ) -> Result<Box<Settings>, Diagnostics> {
     let mut diagnostics = Diagnostics::default();
     let given = file::read(name, text, &mut diagnostics);
-    let given = reader::merge(Vec::new(), given, &mut diagnostics);
+    let given = merge::merge(Vec::new(), given, &mut diagnostics);
     let settings = settings::read(&given, surroundings, &mut diagnostics);
     finish(settings, diagnostics)
 }
@@ -225,7 +228,7 @@ fn read(
             }
         },
     };
-    let given = reader::merge(on_command_line, from_file, diagnostics);
+    let given = merge::merge(on_command_line, from_file, diagnostics);
     settings::read(&given, surroundings, diagnostics)
 }
 

@@ -5,12 +5,12 @@
 //! - What was read is kept as text beside where it came from: that is what
 //!   `check` prints.
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use super::diagnostics::{Diagnostics, Place};
+use super::diagnostics::Diagnostics;
 use super::given::{Given, Wrong};
 use super::key::{Arity, Key, Kind, Preset, Table};
+use super::place::Place;
 use super::values;
 
 /// Where a value came from.
@@ -52,44 +52,6 @@ pub struct Effective {
     pub values: Vec<Sourced<String>>,
     /// Why it has no effect, where it has none.
     pub idle: Option<String>,
-}
-
-/// Puts the command line before the file: one `Given` for each value in force.
-pub(crate) fn merge(
-    command_line: Vec<Given>,
-    file: Vec<Given>,
-    diagnostics: &mut Diagnostics,
-) -> Vec<Given> {
-    for given in [&command_line, &file] {
-        refuse_repeats(given, diagnostics);
-    }
-    let winning: HashSet<_> = command_line.iter().map(|given| given.key.name).collect();
-    let wins = |given: &Given| winning.contains(given.key.name);
-    let (beaten, rest): (Vec<_>, Vec<_>) = file.into_iter().partition(wins);
-    for given in beaten.iter().filter(|given| given.key.arity != Arity::Once) {
-        let text = "not in force, since the command line gives this option";
-        diagnostics.notice(Some(given.place()), given.key.name, text);
-    }
-    command_line.into_iter().chain(rest).collect()
-}
-
-fn refuse_repeats(given: &[Given], diagnostics: &mut Diagnostics) {
-    let mut seen: HashMap<_, &Given> = HashMap::new();
-    for second in given
-        .iter()
-        .filter(|given| given.key.arity != Arity::Repeated)
-    {
-        let Some(first) = seen.get(second.key.name) else {
-            seen.insert(second.key.name, second);
-            continue;
-        };
-        let advice = match second.key.arity {
-            Arity::List => "; separate values by commas",
-            _ => "",
-        };
-        let text = format!("given twice, first at {}{advice}", first.place());
-        diagnostics.error(Some(second.place()), second.key.name, text);
-    }
 }
 
 /// Reads options one by one.

@@ -124,7 +124,7 @@ pub(crate) fn path(text: &str) -> Result<&str, Wrong> {
         return Err(Wrong::says(
             format!(
                 "the path must not contain . or .., found {}",
-                super::diagnostics::quoted(text)
+                super::place::quoted(text)
             ),
             text,
         ));

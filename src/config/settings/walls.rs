@@ -2,10 +2,10 @@
 
 use super::super::file::reason;
 use super::super::given::Wrong;
+use super::super::place::quoted;
 use super::super::reader::{Reader, Sourced};
 use super::super::values;
 use super::Surroundings;
-use crate::config::diagnostics::quoted;
 use crate::ids::{Gid, Uid};
 use crate::sandbox::{Mode, RunAs, SeccompAction};
 

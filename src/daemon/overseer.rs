@@ -12,7 +12,7 @@ use super::signals::{Request, Signals};
 use crate::config::{self, Settings};
 use crate::listener::{Notify, watchdog_timeout};
 use crate::logging::Logger;
-use crate::peer::{Checker, Kernel};
+use crate::peer::{Checker, CheckerReach, Kernel, Pins};
 use crate::sandbox::Sealed;
 use crate::server::{Handle, Overseer, Rules};
 
@@ -33,6 +33,8 @@ pub(super) struct Means<'a> {
     pub(super) kernel: Kernel,
     pub(super) checker: Option<Checker>,
     pub(super) records: Records,
+    /// What the checker was started for.
+    pub(super) reach: CheckerReach,
 }
 
 pub(super) struct Warden<'a> {
@@ -104,7 +106,9 @@ impl<'a> Warden<'a> {
     fn reload(&mut self, handle: &Handle) {
         self.tell(Notify::reloading);
         self.means.logger.reopen();
-        match self.reread() {
+        let before = handle.rules();
+        let before = before.as_ref().map(|rules| rules.inspector.pins());
+        match self.reread(before) {
             Ok((settings, rules, metrics)) => {
                 let closed = handle.reload(rules, settings.limits.admission.clone());
                 let logger = &self.means.logger;
@@ -127,13 +131,16 @@ impl<'a> Warden<'a> {
         self.tell(Notify::ready);
     }
 
-    fn reread(&self) -> Result<Reread, String> {
+    /// What `before` pins stays pinned: a process that it holds is still the same.
+    fn reread(&self, before: Option<&Pins>) -> Result<Reread, String> {
         let args = self.means.origin.args.iter().cloned();
         let settings = config::reload(args, &self.means.origin.surroundings)
             .map_err(|wrong| wrong.to_string())?;
         rooms::say_unchangeable(&self.settings, &settings);
-        let checker = self.means.checker.clone();
-        let rules = rooms::rules(&settings, &self.means.kernel, checker, None)
+        let means = &self.means;
+        means.reach.covers(settings.peers.policy.checker_reach())?;
+        let checker = means.checker.clone();
+        let rules = rooms::rules(&settings, &means.kernel, checker, before)
             .map_err(|fault| fault.to_string())?;
         let checker = self.means.checker.clone();
         let metrics = metrics_rules(&settings, &self.means.kernel, checker, None)

@@ -349,7 +349,8 @@ pub(super) fn with_checkers(
             name: thread.name,
             role: Role::ProcessChecker,
             capabilities: ptrace.into_iter().collect(),
-            outside_landlock: policy.needs().has_any(Needs::EXECUTABLE),
+            // Landlock hides executables, and all of /proc that it is not told of.
+            outside_landlock: true,
             body: Box::new(move || thread.run()),
         });
     }

@@ -28,6 +28,6 @@ pub use credentials::{Credentials, IdMaps};
 pub use facts::{Exe, Fact, FactKind, Facts, FileId, Needs, Process, Unreadable};
 pub use inspector::Inspector;
 pub use pins::{PinError, Pins, check_path};
-pub use probe::{CAP_SYS_PTRACE, Kernel, Shortcoming};
+pub use probe::{CAP_SYS_PTRACE, CheckerReach, Kernel, Shortcoming};
 pub use process::{ARGS_MAX, ProcessFacts};
 pub use socket::{Peer, PidfdSource, id_maps};

@@ -142,6 +142,46 @@ impl Kernel {
     }
 }
 
+/// What a process checker was started for. A reload can't widen it: its threads,
+/// their walls and their capabilities stay as they were born.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct CheckerReach {
+    /// The facts below `/proc`.
+    pub needs: Needs,
+    /// Whether it holds CAP_SYS_PTRACE.
+    pub ptrace_capability: bool,
+}
+
+impl CheckerReach {
+    /// Whether a checker with this reach does for rules that ask for another.
+    ///
+    /// # Errors
+    ///
+    /// Says what is out of reach, and the remedy.
+    pub fn covers(self, wanted: Self) -> Result<(), String> {
+        let has_checker = !self.needs.is_empty();
+        if !wanted.needs.is_empty() && !has_checker {
+            return Err(format!(
+                "rules name {}, and the server was started without a process checker; restart it",
+                wanted.needs.words().join(", ")
+            ));
+        }
+        if wanted.needs.has(FactKind::Sha256) && !self.needs.has(FactKind::Sha256) {
+            return Err(String::from(
+                "rules name sha256, and the server was started without threads for digests; \
+                 restart it",
+            ));
+        }
+        if wanted.ptrace_capability && !self.ptrace_capability {
+            return Err(String::from(
+                "rules name executables of other users, and the server was started without \
+                 CAP_SYS_PTRACE for its process checker; restart it",
+            ));
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +205,32 @@ mod tests {
         assert_eq!(
             NOTHING.shortcomings(Needs::only(FactKind::Process), false),
             [Pidfd]
+        );
+    }
+
+    #[test]
+    fn a_checker_reaches_as_far_as_it_was_started_for() {
+        let reach = |kinds: &[FactKind], ptrace_capability| CheckerReach {
+            needs: kinds
+                .iter()
+                .fold(Needs::NONE, |all, kind| all.and(Needs::only(*kind))),
+            ptrace_capability,
+        };
+        use FactKind::{Exe, Name, Sha256};
+        let nothing = CheckerReach::default();
+        assert!(nothing.covers(nothing).is_ok());
+        assert!(nothing.covers(reach(&[Name], false)).is_err());
+        assert!(reach(&[Name], false).covers(reach(&[Exe], false)).is_ok());
+        assert!(reach(&[Exe], false).covers(reach(&[Exe], true)).is_err());
+        assert!(
+            reach(&[Exe], true)
+                .covers(reach(&[Exe, Sha256], true))
+                .is_err()
+        );
+        assert!(
+            reach(&[Sha256], true)
+                .covers(reach(&[Exe, Sha256, Name], true))
+                .is_ok()
         );
     }
 

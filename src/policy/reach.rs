@@ -10,7 +10,7 @@ use super::check::Policy;
 use super::criterion::Criterion;
 use super::rule::Rule;
 use crate::ids::{Gid, Pid, Uid};
-use crate::peer::Needs;
+use crate::peer::{CheckerReach, Needs};
 
 /// What an operator should know about a rule. A policy with warnings is valid.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -141,15 +141,24 @@ impl Policy {
         rules.any(|rule| rule.needs().has_any(Needs::PROCESS) && concerns(rule))
     }
 
-    /// Whether the executables of other users must be read, for which the process
-    /// checker needs CAP_SYS_PTRACE (ptrace(2), "access mode checking").
+    /// Whether executables must be read for which the process checker needs
+    /// CAP_SYS_PTRACE (ptrace(2), "access mode checking"): those of other users, and
+    /// those of root, whose processes have capabilities that the server gives up.
     pub fn needs_ptrace_capability(&self) -> bool {
         let own = BTreeSet::from([self.own_user()]);
+        let is_own = |users: BTreeSet<Uid>| users == own && self.own_user() != Uid::ROOT;
         let mut rules = self.allow.iter().chain(&self.deny);
         rules.any(|rule| {
-            rule.needs().has_any(Needs::EXECUTABLE)
-                && users_of(rule).is_none_or(|users| users != own)
+            rule.needs().has_any(Needs::EXECUTABLE) && !users_of(rule).is_some_and(is_own)
         })
+    }
+
+    /// What the process checker must be able to do.
+    pub fn checker_reach(&self) -> CheckerReach {
+        CheckerReach {
+            needs: self.needs().within(Needs::PROC),
+            ptrace_capability: self.needs_ptrace_capability(),
+        }
     }
 
     /// The paths of all `exe:` criteria, to be pinned.
@@ -287,6 +296,11 @@ mod tests {
         assert!(policy(&["exe:/a"], &[]).needs_ptrace_capability());
         assert!(policy(&["uid:2"], &["exe:/a"]).needs_ptrace_capability());
         assert!(!policy(&["uid:2,args:x"], &[]).needs_ptrace_capability());
+        let names = Numeric {
+            own_user: Uid::ROOT,
+        };
+        let rule = Rule::parse("uid:self,exe:/a", &names).unwrap();
+        assert!(Policy::new(vec![rule], vec![], Uid::ROOT).needs_ptrace_capability());
     }
 
     #[test]

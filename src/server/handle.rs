@@ -93,6 +93,11 @@ impl Handle {
         }
     }
 
+    /// Who may enter now. `None` once the server has ended.
+    pub fn rules(&self) -> Option<Arc<Rules>> {
+        self.shared.upgrade().map(|shared| shared.rules())
+    }
+
     /// Puts other rules and limits in force: for newcomers at once, and for those
     /// who are here, who are judged again and closed if they are no longer
     /// admitted. Gives how many were closed.

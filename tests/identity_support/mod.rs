@@ -353,6 +353,23 @@ pub fn run_script() {
                 .unwrap(),
             "wait" => drop(std::io::stdin().read(&mut [0; 1])),
             "comm" => std::fs::write("/proc/self/comm", value).unwrap(),
+            "ask" => {
+                let stream = stream.as_mut().unwrap();
+                let mut answer = [0; 4];
+                let asked = stream
+                    .write_all(b"ping")
+                    .and_then(|()| stream.read_exact(&mut answer));
+                let said = if asked.is_ok() && &answer == b"ping" {
+                    "served"
+                } else {
+                    "closed"
+                };
+                say(value, said);
+            }
+            "eof" => {
+                let _ = stream.as_mut().unwrap().read_to_end(&mut Vec::new());
+                say(value, &monotonic_ms().to_string());
+            }
             "answer" => {
                 let deadline = Instant::now() + PATIENCE;
                 let answered = proof::answer(stream.as_ref().unwrap().as_fd(), deadline);
@@ -386,6 +403,19 @@ pub fn run_script() {
         }
     }
     std::process::exit(0);
+}
+
+/// Writes a file as a whole.
+fn say(path: &str, text: &str) {
+    let other = format!("{path}.tmp");
+    std::fs::write(&other, text).unwrap();
+    std::fs::rename(other, path).unwrap();
+}
+
+/// Milliseconds of the clock that all processes share.
+pub fn monotonic_ms() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec * 1_000 + now.tv_nsec / 1_000_000
 }
 
 fn hand_over(command: &mut Command, stream: Option<&UnixStream>, script: &str) {

@@ -1,0 +1,340 @@
+//! Process rules in the daemon, behind its walls: who is served, which threads keep
+//! what, and when a session ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod identity_support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use identity_support::*;
+
+#[test]
+fn helper() {
+    run_script();
+}
+
+/// A daemon of its own, ended when dropped.
+struct Daemon {
+    child: Child,
+    log: PathBuf,
+    socket: PathBuf,
+}
+
+impl Daemon {
+    fn start(lab: &Lab, options: &[&str]) -> Self {
+        let (socket, log) = (lab.path("run/socket"), lab.path("log"));
+        // Another server's, under another user, is not for this one.
+        let _ = std::fs::remove_dir_all(lab.path("run"));
+        let child = daemon(&socket, options)
+            .stdout(std::fs::File::create(&log).unwrap())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let daemon = Self { child, log, socket };
+        until("the daemon is ready", || daemon.logged("ready: "));
+        daemon
+    }
+
+    fn logged(&self, text: &str) -> bool {
+        std::fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn daemon(socket: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_secure_socket"));
+    command
+        .arg(format!("socket_path={}", socket.display()))
+        .args(options);
+    command
+}
+
+fn lab_with_out(name: &str) -> Option<Lab> {
+    let lab = Lab::new(name)?;
+    std::fs::create_dir(lab.path("out")).unwrap();
+    set_mode(&lab.path("out"), 0o777);
+    Some(lab)
+}
+
+/// What a client wrote about its fate.
+fn said(path: &Path) -> String {
+    until(&format!("{path:?}"), || path.exists());
+    let text = std::fs::read_to_string(path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    text
+}
+
+fn run(program: &Path, user: &As, script: &str) -> Child {
+    command(program, user, script).spawn().unwrap()
+}
+
+#[test]
+fn only_the_trusted_program_is_served_and_only_the_checker_keeps_anything() {
+    let Some(lab) = lab_with_out("daemon") else {
+        return;
+    };
+    let (trusted, other) = (lab.program("trusted"), lab.program("other"));
+    let rule = format!("allow=uid:33,exe:{}", trusted.display());
+    for extra in [&["run_as_user=nobody"][..], &[], &["threads=single"]] {
+        let daemon = Daemon::start(&lab, &[&[rule.as_str()], extra].concat());
+        let out = lab.path("out/fate");
+        let script = format!("connect {};ask {}", daemon.socket.display(), out.display());
+        for (program, expected) in [(&trusted, "served"), (&other, "closed")] {
+            let mut client = run(program, &WEB, &script);
+            assert_eq!(said(&out), expected, "{program:?} {extra:?}");
+            client.wait().unwrap();
+        }
+        check_threads(daemon.child.id());
+        until("the denial is logged", || daemon.logged("reason=no_rule"));
+    }
+}
+
+/// Every thread stands behind a filter; capabilities are the checker's alone.
+fn check_threads(pid: u32) {
+    let mut checkers = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let field = |name: &str| {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap();
+            line.trim_start_matches(':').trim().to_owned()
+        };
+        let is_checker = field("Name").starts_with("process-");
+        let expected = if is_checker {
+            "0000000000080000"
+        } else {
+            "0000000000000000"
+        };
+        println!(
+            "{}: CapEff {} Seccomp {}",
+            field("Name"),
+            field("CapEff"),
+            field("Seccomp")
+        );
+        assert_eq!(field("CapEff"), expected, "{status}");
+        assert_eq!(field("CapPrm"), expected, "{status}");
+        assert_eq!(
+            (field("Seccomp").as_str(), field("NoNewPrivs").as_str()),
+            ("2", "1")
+        );
+        checkers += u32::from(is_checker);
+    }
+    assert_eq!(checkers, 1);
+}
+
+#[test]
+fn names_arguments_digests_and_pids_are_read_behind_the_walls() {
+    let Some(lab) = lab_with_out("daemon-facts") else {
+        return;
+    };
+    let trusted = lab.program("trusted");
+    let digest = sha256sum(&trusted);
+    let args = format!("{} --exact helper --nocapture", trusted.display());
+    let out = lab.path("out/fate");
+    let socket = lab.path("run/socket");
+    let script = format!("wait;connect {};ask {}", socket.display(), out.display());
+    for (criterion, expected) in [
+        ("name:trusted", "served"),
+        ("name:other", "closed"),
+        (&format!("args:{args}"), "served"),
+        (&format!("sha256:{digest}"), "served"),
+        (&format!("sha256:{}", "0".repeat(64)), "closed"),
+        ("pid:PID", "served"),
+        ("pid:1", "closed"),
+    ] {
+        let mut client = run(&trusted, &WEB, &script);
+        let criterion = criterion.replace("PID", &client.id().to_string());
+        let _daemon = Daemon::start(&lab, &[&format!("allow=uid:33,{criterion}")]);
+        drop(client.stdin.take());
+        assert_eq!(said(&out), expected, "{criterion}");
+        client.wait().unwrap();
+    }
+}
+
+#[test]
+fn the_session_ends_with_the_process_though_its_child_holds_the_socket() {
+    let Some(lab) = lab_with_out("daemon-ends") else {
+        return;
+    };
+    let trusted = lab.program("trusted");
+    let rule = format!("allow=uid:33,exe:{}", trusted.display());
+    for threads in ["threads=multi", "threads=single"] {
+        let daemon = Daemon::start(&lab, &[&rule, threads]);
+        let (fate, end) = (lab.path("out/fate"), lab.path("out/end"));
+        let script = format!(
+            "connect {};ask {};child;eof {};parent;wait",
+            daemon.socket.display(),
+            fate.display(),
+            end.display()
+        );
+        let mut client = run(&trusted, &WEB, &script);
+        assert_eq!(said(&fate), "served");
+        std::thread::sleep(Duration::from_millis(300));
+        let killed = monotonic_ms();
+        client.kill().unwrap();
+        let ended: i64 = said(&end).parse().unwrap();
+        println!("{threads}: closed {} ms after the exit", ended - killed);
+        assert!(ended - killed < 100, "{} ms", ended - killed);
+        client.wait().unwrap();
+    }
+}
+
+#[test]
+fn exec_of_another_program_ends_the_session() {
+    let Some(lab) = lab_with_out("daemon-exec") else {
+        return;
+    };
+    let (trusted, other) = (lab.program("trusted"), lab.program("other"));
+    let rule = format!("allow=uid:33,exe:{}", trusted.display());
+    for threads in ["threads=multi", "threads=single"] {
+        let daemon = Daemon::start(&lab, &[&rule, threads]);
+        let (fate, end) = (lab.path("out/fate"), lab.path("out/end"));
+        let script = format!(
+            "connect {};ask {};exec {};eof {}",
+            daemon.socket.display(),
+            fate.display(),
+            other.display(),
+            end.display()
+        );
+        let mut client = run(&trusted, &WEB, &script);
+        assert_eq!(said(&fate), "served");
+        let begun = monotonic_ms();
+        let ended: i64 = said(&end).parse().unwrap();
+        println!(
+            "{threads}: closed {} ms after the first answer",
+            ended - begun
+        );
+        assert!(ended - begun < 2_500, "{} ms", ended - begun);
+        client.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_proof_is_asked_for_and_keeps_out_who_execs_after_connect() {
+    let Some(lab) = lab_with_out("daemon-proof") else {
+        return;
+    };
+    let (trusted, other) = (lab.program("trusted"), lab.program("other"));
+    let rule = format!("allow=uid:33,exe:{}", trusted.display());
+    let daemon = Daemon::start(&lab, &[&rule, "process_proof=yes"]);
+    let out = lab.path("out/fate");
+    let socket = daemon.socket.display();
+    let mut honest = run(
+        &trusted,
+        &WEB,
+        &format!("connect {socket};answer;ask {}", out.display()),
+    );
+    assert_eq!(said(&out), "served");
+    honest.wait().unwrap();
+    // The child of another program answers, its parent has become the trusted one.
+    let script = format!(
+        "connect {socket};child;answer;ask {};parent;exec {};forever",
+        out.display(),
+        trusted.display()
+    );
+    let mut attacker = run(&other, &WEB, &script);
+    assert_eq!(said(&out), "closed");
+    attacker.kill().unwrap();
+    attacker.wait().unwrap();
+    until("the reason is logged", || {
+        daemon.logged("reason=proof_foreign") || daemon.logged("reason=no_rule")
+    });
+}
+
+/// What a start that is refused says.
+#[track_caller]
+fn check_refused(mut command: Command, expected: &[&str]) {
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8(said).unwrap();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    for expected in expected {
+        assert!(said.contains(expected), "expected {expected:?} in {said}");
+    }
+}
+
+#[test]
+fn rules_that_can_not_be_evaluated_are_refused_at_start() {
+    let Some(lab) = lab_with_out("daemon-refused") else {
+        return;
+    };
+    let trusted = lab.program("trusted");
+    let socket = lab.path("run/socket");
+    let rule = |path: &Path| format!("allow=uid:34,exe:{}", path.display());
+    set_mode(&trusted, 0o775);
+    let who = "expected owner 0 and no write permission";
+    check_refused(daemon(&socket, &[&rule(&trusted)]), &["mode 0775", who]);
+    set_mode(&trusted, 0o755);
+    set_mode(&lab.dir, 0o777);
+    check_refused(daemon(&socket, &[&rule(&trusted)]), &["mode 0777", who]);
+    set_mode(&lab.dir, 0o755);
+    std::os::unix::fs::chown(&trusted, Some(33), None).unwrap();
+    check_refused(daemon(&socket, &[&rule(&trusted)]), &["has owner 33", who]);
+    check_refused(
+        daemon(&socket, &[&rule(&lab.path("none"))]),
+        &["can not be followed"],
+    );
+    check_refused(daemon(&socket, &[&rule(&lab.path("out"))]), &["mode 0777"]);
+    check_refused(
+        daemon(&socket, &["allow=pid:4194304"]),
+        &["pid:4194304 can not be held"],
+    );
+    check_refused(
+        daemon(&socket, &["allow=label:unconfined"]),
+        &["no security module labels sockets here"],
+    );
+    assert!(!socket.exists(), "nothing is left behind");
+    // A server that is not root can't see what others run.
+    let mut plain = Command::new("setpriv");
+    plain.args(["--reuid=33", "--regid=33", "--clear-groups", "--"]);
+    let binary = lab.path("secure_socket");
+    std::fs::copy(env!("CARGO_BIN_EXE_secure_socket"), &binary).unwrap();
+    let path = lab.path("out/socket");
+    plain
+        .arg(&binary)
+        .arg(format!("socket_path={}", path.display()))
+        .arg("allow=uid:34,exe:/usr/bin/env");
+    check_refused(
+        plain,
+        &[
+            "CAP_SYS_PTRACE is missing",
+            "start as root, or give CAP_SYS_PTRACE",
+        ],
+    );
+}
+
+#[test]
+fn a_reload_can_not_ask_for_a_checker_that_was_never_started() {
+    let Some(lab) = lab_with_out("daemon-reload") else {
+        return;
+    };
+    let trusted = lab.program("trusted");
+    let config = lab.path("config");
+    std::fs::write(&config, "allow=uid:33\n").unwrap();
+    let daemon = Daemon::start(&lab, &[&format!("config={}", config.display())]);
+    std::fs::write(&config, format!("allow=uid:33,exe:{}\n", trusted.display())).unwrap();
+    let pid = rustix::process::Pid::from_child(&daemon.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    until("the reload is refused", || {
+        daemon.logged("started without a process checker")
+    });
+    let out = lab.path("out/fate");
+    let script = format!("connect {};ask {}", daemon.socket.display(), out.display());
+    let mut client = run(&trusted, &WEB, &script);
+    assert_eq!(said(&out), "served", "everything stays as it was");
+    client.wait().unwrap();
+}

@@ -161,6 +161,7 @@ fn a_kill_in_mid_bind_leaves_nothing_in_the_way() {
             "round {round}"
         );
         fs::remove_dir(temp.join("d")).unwrap();
+        assert_eq!(temp.listing(), [""; 0], "round {round}");
     }
 }
 

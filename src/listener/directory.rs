@@ -26,6 +26,9 @@ use crate::ids::{Gid, Uid};
 /// How often a component is looked at anew when it comes and goes meanwhile.
 const ATTEMPTS: u32 = 16;
 
+/// The name of a directory while it is made.
+const ENTRY: &str = "directory";
+
 /// What to do about a missing directory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Creation {
@@ -178,6 +181,10 @@ fn enter(
         let error = match file::refer_directory(here.descriptor.as_fd(), name) {
             Ok(descriptor) => {
                 here.rights = check(&descriptor, &path, trusted)?;
+                // It may be one that a killed server has made.
+                if missing == Some(here.rights) {
+                    Staging::sweep(here.descriptor.as_fd(), name, OsStr::new(ENTRY));
+                }
                 here.descriptor = descriptor;
                 here.path = path;
                 return Ok(());
@@ -233,10 +240,10 @@ fn check(descriptor: &OwnedFd, path: &Path, trusted: Trusted) -> Result<Rights, 
 
 /// Makes a directory with its final rights. `None` if somebody was faster.
 fn create(here: &Directory, name: &OsStr, rights: Rights) -> Result<Option<Created>, BindError> {
-    let entry = OsStr::new("directory");
+    let entry = OsStr::new(ENTRY);
     let path = here.path.join(name);
     let refuse = |error: Errno| BindError::system("create", &path, error);
-    let staging = match Staging::create(here.descriptor.as_fd(), &here.path, entry) {
+    let staging = match Staging::create(here.descriptor.as_fd(), &here.path, name, entry) {
         Err(BindError::DirectoryAccess { action, source, .. }) => {
             return Err(here.refuse_creation(action, source));
         }

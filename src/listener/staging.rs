@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::effective_uid;
@@ -29,6 +29,7 @@ pub(super) const ASIDE: &str = "replaced";
 pub(super) struct Staging {
     parent: OwnedFd,
     name: OsString,
+    /// Locked, so that nobody takes it for left behind.
     directory: OwnedFd,
     id: FileId,
     /// The name of what is made in here.
@@ -36,48 +37,42 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Makes the directory under a name that nobody can guess, for an entry
-    /// called `entry`.
+    /// Makes the directory, for an entry called `entry` that is to be called
+    /// `subject` in `parent`. Its name is kept for that subject, so that what a
+    /// killed server left there is found and removed; if somebody else has that
+    /// name, it gets one that nobody can guess.
     pub(super) fn create(
         parent: BorrowedFd<'_>,
         parent_path: &Path,
+        subject: &OsStr,
         entry: &OsStr,
     ) -> Result<Self, BindError> {
-        for _ in 0..ATTEMPTS {
-            let random = RandomState::new().build_hasher().finish();
-            let name = OsString::from(format!(".secure_socket.{random:016x}"));
+        let kept = name_for(subject);
+        for attempt in 0..ATTEMPTS {
+            let name = match attempt {
+                0 | 1 => kept.clone(),
+                _ => {
+                    let random = RandomState::new().build_hasher().finish();
+                    OsString::from(format!(".secure_socket.{random:016x}"))
+                }
+            };
             if let Some(staging) = Self::try_name(parent, parent_path, &name, entry)? {
                 return Ok(staging);
             }
+            if attempt == 0 {
+                Self::sweep(parent, subject, entry);
+            }
         }
-        Err(BindError::Interfered {
-            path: parent_path.to_owned(),
-        })
+        let path = parent_path.to_owned();
+        Err(BindError::Interfered { path })
     }
 
-    /// Makes the directory under the name that is kept for this socket, so
-    /// that what a killed server left there is found and removed. The caller
-    /// holds the socket's lock. Falls back to a name that nobody can guess.
-    pub(super) fn create_for(
-        parent: BorrowedFd<'_>,
-        parent_path: &Path,
-        socket: &OsStr,
-        entry: &OsStr,
-    ) -> Result<Self, BindError> {
-        let mut name = OsString::from(".");
-        name.push(socket);
-        name.push(".new");
-        if let Some(staging) = Self::try_name(parent, parent_path, &name, entry)? {
-            return Ok(staging);
-        }
-        if let Ok(Some(left)) = Self::adopt(parent, &name, entry) {
+    /// Removes what a killed server left while it made this subject.
+    pub(super) fn sweep(parent: BorrowedFd<'_>, subject: &OsStr, entry: &OsStr) {
+        if let Ok(Some(left)) = Self::adopt(parent, &name_for(subject), entry) {
             // Killed between putting a file aside and replacing it: as before.
-            let _back = file::move_to_free_name(left.as_fd(), ASIDE.as_ref(), parent, socket);
+            let _back = file::move_to_free_name(left.as_fd(), ASIDE.as_ref(), parent, subject);
         }
-        if let Some(staging) = Self::try_name(parent, parent_path, &name, entry)? {
-            return Ok(staging);
-        }
-        Self::create(parent, parent_path, entry)
     }
 
     /// The directory.
@@ -94,7 +89,7 @@ impl Staging {
     ) -> Result<Option<Self>, BindError> {
         match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return Ok(None),
+            Err(Errno::EXIST | Errno::NAMETOOLONG) => return Ok(None),
             Err(error) => {
                 let found = rustix::fs::fstat(parent)
                     .map_err(|error| BindError::system("examine", parent_path, error))?;
@@ -106,44 +101,52 @@ impl Staging {
                 });
             }
         }
-        let path = parent_path.join(name);
-        let made = match Self::adopt(parent, name, entry) {
-            // The umask may have taken our own bits away.
-            Ok(Some(staging)) => rustix::fs::chmod(file::path_of(staging.as_fd()), Mode::RWXU)
-                .map(|()| staging)
-                .map_err(|error| BindError::system("change the mode of", &path, error)),
-            Ok(None) => Err(BindError::Interfered { path }),
-            Err(error) => {
-                // Out of descriptors, most likely. It is empty, so this can't harm.
-                let _gone = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
-                Err(BindError::system("open", &path, error))
-            }
-        };
-        made.map(Some)
+        Self::adopt(parent, name, entry).map_err(|error| {
+            // Out of descriptors, most likely. It is empty, so this can't harm.
+            let _gone = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+            BindError::system("open", &parent_path.join(name), error)
+        })
     }
 
-    /// Takes a directory that is there, if it can be ours and nobody else's.
+    /// Takes a directory that is there, if it can be ours and nobody else's, and
+    /// no other server works in it.
     fn adopt(
         parent: BorrowedFd<'_>,
         name: &OsStr,
         entry: &OsStr,
     ) -> rustix::io::Result<Option<Self>> {
-        let directory = match file::refer_directory(parent, name) {
-            Ok(directory) => directory,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+        let reference = match file::refer_directory(parent, name) {
+            Ok(reference) => reference,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
-        let stat = rustix::fs::fstat(&directory)?;
-        let rights = file::rights(&stat);
+        let stat = rustix::fs::fstat(&reference)?;
+        let (rights, id) = (file::rights(&stat), FileId::of(&stat));
         if rights.owner != effective_uid() || rights.mode & 0o077 != 0 {
             return Ok(None);
         }
+        // The umask may have taken our own bits away.
+        rustix::fs::chmod(file::path_of(reference.as_fd()), Mode::RWXU)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&reference, ".", flags, Mode::empty())?;
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        if !file::is_at(parent, name, id).unwrap_or(false) {
+            return Ok(None);
+        }
+        let parent = rustix::io::fcntl_dupfd_cloexec(parent, 0)?;
+        let (name, entry) = (name.to_owned(), entry.to_owned());
         Ok(Some(Self {
-            parent: rustix::io::fcntl_dupfd_cloexec(parent, 0)?,
-            name: name.to_owned(),
+            parent,
+            name,
             directory,
-            id: FileId::of(&stat),
-            entry: entry.to_owned(),
+            id,
+            entry,
         }))
     }
 
@@ -171,6 +174,14 @@ impl Drop for Staging {
             let _gone = rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR);
         }
     }
+}
+
+/// The name of the directory in which `subject` is made.
+fn name_for(subject: &OsStr) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(subject);
+    name.push(".new");
+    name
 }
 
 impl fmt::Debug for Staging {

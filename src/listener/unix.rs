@@ -142,7 +142,7 @@ fn make(
     } else {
         OsStr::new("socket")
     };
-    let staging = Staging::create_for(at, &directory.path, name, entry)?;
+    let staging = Staging::create(at, &directory.path, name, entry)?;
     let old = stale::examine(at, name, path, trusted, options.kind)?;
     let refuse = |error: Errno| BindError::system("bind", path, error);
 

@@ -113,7 +113,11 @@ fn serve_logged(
         .start_writer(rooms::log_hook(&sealed))
         .map_err(fault::of_logging)?;
     for notice in listener.notices() {
-        crate::warning!("{notice}");
+        if notice.is_warning() {
+            crate::warning!("{notice}");
+        } else {
+            crate::info!("{notice}");
+        }
     }
     crate::info!("sandbox: {}", sealed.report());
     let place = listener.address().to_string();

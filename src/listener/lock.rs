@@ -26,6 +26,8 @@ use crate::ids::{Gid, Pid, Uid};
 const ATTEMPTS: u32 = 64;
 /// Between two looks at a file that its holder hasn't finished.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How often it is looked for the pid of a holder who has just locked the file.
+const HOLDER_ATTEMPTS: u32 = 500;
 /// Longest content, a pid and a line end.
 const CONTENT_MAX_LEN: usize = 12;
 
@@ -263,7 +265,7 @@ fn content(file: &OwnedFd) -> Option<Option<Pid>> {
 
 /// The pid of the one who holds the lock, who may be just about to write it.
 fn holder(file: &OwnedFd) -> Option<Pid> {
-    for _ in 0..ATTEMPTS {
+    for _ in 0..HOLDER_ATTEMPTS {
         if let Some(Some(pid)) = content(file) {
             return Some(pid);
         }

@@ -131,10 +131,10 @@ fn unescape(text: &str) -> Vec<u8> {
     found
 }
 
-/// root 0, www-data 33 and shop 1000, and groups of the same names.
+/// root 0, www-data 33 and shop 61000, and groups of the same names.
 struct TestAccounts;
 
-const KNOWN: &[(&str, u32)] = &[("root", 0), ("www-data", 33), ("shop", 1000)];
+const KNOWN: &[(&str, u32)] = &[("root", 0), ("www-data", 33), ("shop", 61_000)];
 
 fn uid(number: u32) -> Uid {
     Uid::from_raw(number).unwrap()

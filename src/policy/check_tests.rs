@@ -1,3 +1,5 @@
+//! What the verdict is for each shape of rules and facts.
+
 use super::*;
 use crate::peer::{Credentials, Exe, Fact, FactKind, FileId, IdMaps, Process};
 use crate::policy::Numeric;

@@ -13,6 +13,8 @@
 //! Not here: reading facts (`peer`), counting connections (`admission`), and what
 //! is said to a peer that is denied, which is nothing.
 
+#![forbid(unsafe_code)]
+
 mod authorized;
 mod check;
 mod criterion;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::supervisor::Bell;
 
 /// Idle workers that are kept for the next newcomers.
-const SPARE: usize = 2;
+pub(super) const SPARE: usize = 4;
 /// How many are started at once in a burst, at the most.
 const BURST: usize = 32;
 
@@ -102,7 +102,7 @@ mod tests {
             started.push(missing);
             pool.total.fetch_add(missing, Ordering::SeqCst);
         }
-        assert_eq!(started, [2, 2, 4, 8, 16, 8]);
+        assert_eq!(started, [4, 4, 8, 16, 8]);
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
     fn as_many_leave_as_are_let_go() {
         let pool = Pool::new(10);
         pool.idle.store(5, Ordering::SeqCst);
-        assert_eq!(pool.surplus(), 3);
+        assert_eq!(pool.surplus(), 1);
         pool.let_go(2);
         assert!(pool.may_leave());
         assert!(pool.may_leave());

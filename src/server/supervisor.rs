@@ -15,6 +15,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::event_loop::{EventLoop, Inbox};
+use super::pool::SPARE;
 use super::shared::Shared;
 use super::worker::Worker;
 use super::{Handle, Outcome, ServerError, Threads};
@@ -149,7 +150,7 @@ impl<'a> Supervisor<'a> {
     /// Starts the first threads, which wait at the gate.
     fn start(&mut self) -> Result<(), ServerError> {
         let first = match self.shared.threads {
-            Threads::Multi => self.shared.pool.missing().min(2),
+            Threads::Multi => self.shared.pool.missing(),
             Threads::Loops(count) => count.get(),
         };
         for _ in 0..first {
@@ -274,7 +275,7 @@ impl<'a> Supervisor<'a> {
     fn trim(&mut self, now: Instant) {
         let surplus = self.shared.pool.surplus();
         match self.trim_at {
-            _ if self.threads.len() <= 2 => self.trim_at = None,
+            _ if self.threads.len() <= SPARE => self.trim_at = None,
             None => self.trim_at = Some(now + IDLE_BEFORE_LEAVING),
             Some(at) if at <= now => {
                 self.trim_at = Some(now + IDLE_BEFORE_LEAVING);

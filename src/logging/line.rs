@@ -10,8 +10,9 @@
 use super::site::Context;
 use super::{Severity, escape};
 use crossbeam::queue::ArrayQueue;
+use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes of a message that travel inside the line. With the rest it makes a
@@ -83,21 +84,33 @@ impl Pool {
 }
 
 impl Line {
-    /// Formats a message. What a panic in a Display left is kept, as a line,
-    /// by `keep`, and the panic goes on.
+    /// A line without a message.
+    #[inline]
+    pub(super) fn new(severity: Severity, scope: u8, origin: Origin) -> Self {
+        let text = Text::Inline {
+            bytes: [0; INLINE],
+            length: 0,
+        };
+        Self {
+            micros: 0,
+            origin,
+            severity,
+            scope,
+            plain: true,
+            text,
+        }
+    }
+
+    /// Formats the message, in place. A panic in a Display leaves what there
+    /// is, which the caller may still log, and is given back to go on.
+    #[inline]
     pub(super) fn format(
-        severity: Severity,
-        scope: u8,
-        origin: Origin,
+        &mut self,
         message: fmt::Arguments<'_>,
         pool: &Pool,
-        keep: impl FnOnce(Self),
-    ) -> Option<Self> {
+    ) -> Result<(), Box<dyn Any + Send>> {
         let mut draft = Draft {
-            text: Text::Inline {
-                bytes: [0; INLINE],
-                length: 0,
-            },
+            text: &mut self.text,
             pool,
             cut: 0,
         };
@@ -105,33 +118,12 @@ impl Line {
             Some(text) => Ok(fmt::Write::write_str(&mut draft, text)),
             None => catch_unwind(AssertUnwindSafe(|| fmt::write(&mut draft, message))),
         };
-        if let Ok(Err(fmt::Error)) = formatted {
-            draft.push(" (a part of this message could not be formatted)");
+        if !matches!(formatted, Ok(Ok(()))) || draft.cut > 0 {
+            draft.explain(&formatted);
         }
-        if formatted.is_err() {
-            draft.push(" (the rest of this message panicked)");
-        }
-        if draft.cut > 0 {
-            let note = format!(" (cut: {} bytes more)", draft.cut);
-            draft.append(&note);
-        }
-        let text = draft.text;
-        let plain = escape::is_plain(text.bytes());
-        let line = Self {
-            micros: now_micros(),
-            origin,
-            severity,
-            scope,
-            plain,
-            text,
-        };
-        match formatted {
-            Ok(_) => Some(line),
-            Err(panic) => {
-                keep(line);
-                resume_unwind(panic)
-            }
-        }
+        self.plain = escape::is_plain(self.text.bytes());
+        self.micros = now_micros();
+        formatted.map(|_| ())
     }
 
     /// The message's bytes, which are UTF-8.
@@ -160,6 +152,15 @@ impl Line {
         match self.origin {
             Origin::Site(context) => context.site.module(),
             Origin::Foreign { module, .. } => module,
+        }
+    }
+
+    /// ` (FILE:LINE FUNCTION)`, if one of our macros made the line.
+    #[inline]
+    pub(super) fn place(&self) -> &str {
+        match &self.origin {
+            Origin::Site(context) => context.site.place(),
+            Origin::Foreign { .. } => "",
         }
     }
 
@@ -206,13 +207,28 @@ impl Text {
 
 /// A message while it is formatted.
 struct Draft<'a> {
-    text: Text,
+    text: &'a mut Text,
     pool: &'a Pool,
     /// Bytes beyond the longest message.
     cut: usize,
 }
 
 impl Draft<'_> {
+    /// Says at the end of a message why it isn't whole.
+    #[cold]
+    fn explain(&mut self, formatted: &Result<fmt::Result, Box<dyn Any + Send>>) {
+        match formatted {
+            Ok(Ok(())) => {}
+            Ok(Err(fmt::Error)) => self.append(" (a part of this message could not be formatted)"),
+            Err(_) => self.append(" (the rest of this message panicked)"),
+        }
+        if self.cut > 0 {
+            let note = format!(" (cut: {} bytes more)", self.cut);
+            self.append(&note);
+        }
+    }
+
+    #[inline]
     fn push(&mut self, piece: &str) {
         let length = self.text.bytes().len();
         let room = MAX_MESSAGE.saturating_sub(length);
@@ -230,7 +246,7 @@ impl Draft<'_> {
     }
 
     fn append(&mut self, piece: &str) {
-        let spilled = match &mut self.text {
+        let spilled = match &mut *self.text {
             Text::Heap(string) => return string.push_str(piece),
             Text::Inline { bytes, length } => {
                 let start = usize::from(*length);
@@ -251,7 +267,7 @@ impl Draft<'_> {
                 }
             }
         };
-        self.text = Text::Heap(spilled);
+        *self.text = Text::Heap(spilled);
     }
 }
 
@@ -285,15 +301,9 @@ mod tests {
     };
 
     fn format(message: fmt::Arguments<'_>) -> Line {
-        Line::format(
-            Severity::Info,
-            NO_SCOPE,
-            FOREIGN,
-            message,
-            &Pool::new(),
-            |_| (),
-        )
-        .unwrap()
+        let mut line = Line::new(Severity::Info, NO_SCOPE, FOREIGN);
+        line.format(message, &Pool::new()).unwrap();
+        line
     }
 
     #[test]
@@ -339,16 +349,9 @@ mod tests {
                 panic!("in a Display")
             }
         }
-        let mut kept = None;
-        let panic = catch_unwind(AssertUnwindSafe(|| {
-            let pool = Pool::new();
-            let message = format_args!("before {} after", Panics);
-            Line::format(Severity::Info, NO_SCOPE, FOREIGN, message, &pool, |l| {
-                kept = Some(l)
-            });
-        }));
+        let mut kept = Line::new(Severity::Info, NO_SCOPE, FOREIGN);
+        let panic = kept.format(format_args!("before {} after", Panics), &Pool::new());
         assert!(panic.is_err());
-        let kept = kept.unwrap();
         assert_eq!(
             kept.message(),
             b"before  (the rest of this message panicked)"

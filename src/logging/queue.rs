@@ -135,7 +135,7 @@ impl Queue {
     }
 
     /// Takes up to `most` lines, in order. Only the writer calls this.
-    pub(super) fn drain(&self, most: usize, mut take: impl FnMut(Line)) -> usize {
+    pub(super) fn drain(&self, most: usize, mut take: impl FnMut(&Line)) -> usize {
         let mut taken = 0;
         while taken < most {
             let Some(line) = self.ordinary.pop() else {
@@ -161,7 +161,7 @@ impl Queue {
     /// Empties the reserve; the first queue is empty. A line that enters while
     /// the mark is taken away is taken too, before what follows it elsewhere.
     #[cold]
-    fn drain_reserve(&self, take: &mut impl FnMut(Line)) -> usize {
+    fn drain_reserve(&self, take: &mut impl FnMut(&Line)) -> usize {
         let mut taken = 0;
         // What entered the first queue before the mark was seen comes first.
         while let Some(line) = self.ordinary.pop() {
@@ -181,12 +181,14 @@ impl Queue {
         }
     }
 
-    fn hand_over(&self, line: Line, take: &mut impl FnMut(Line)) {
+    #[inline]
+    fn hand_over(&self, line: Line, take: &mut impl FnMut(&Line)) {
         let heap_bytes = line.heap_bytes();
         if heap_bytes > 0 {
             self.heap_bytes.fetch_sub(heap_bytes, Ordering::Relaxed);
         }
-        take(line);
+        take(&line);
+        line.recycle(&self.pool);
     }
 
     /// Lines that wait.

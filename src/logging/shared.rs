@@ -17,6 +17,7 @@ use crate::sys::fork;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -206,16 +207,17 @@ impl Shared {
         self.log(site.severity(), NO_SCOPE, origin, message);
     }
 
+    #[inline]
     fn log(&self, severity: Severity, scope: u8, origin: Origin, message: fmt::Arguments<'_>) {
-        let pool = &self.queue.pool;
-        let line = Line::format(severity, scope, origin, message, pool, |line| {
-            self.submit(line)
-        });
-        if let Some(line) = line {
-            self.submit(line);
+        let mut line = Line::new(severity, scope, origin);
+        let formatted = line.format(message, &self.queue.pool);
+        self.submit(line);
+        if let Err(panic) = formatted {
+            resume_unwind(panic);
         }
     }
 
+    #[inline]
     fn submit(&self, line: Line) {
         if fork::forked() {
             return write_to_stderr(&line);

@@ -22,6 +22,8 @@ pub struct Site {
     module: &'static str,
     inner_function_path: fn() -> &'static str,
     function: OnceLock<&'static str>,
+    #[cfg(feature = "logging")]
+    place: OnceLock<Box<str>>,
 }
 
 impl Site {
@@ -42,6 +44,8 @@ impl Site {
             module,
             inner_function_path,
             function: OnceLock::new(),
+            #[cfg(feature = "logging")]
+            place: OnceLock::new(),
         }
     }
 
@@ -63,6 +67,15 @@ impl Site {
     /// The module's path, as `secure_socket::server`.
     pub const fn module(&self) -> &'static str {
         self.module
+    }
+
+    /// ` (FILE:LINE FUNCTION)`, put together at the first line.
+    #[cfg(feature = "logging")]
+    pub(super) fn place(&self) -> &str {
+        self.place.get_or_init(|| {
+            let place = format!(" ({}:{} {})", self.file, self.line, self.function());
+            place.into_boxed_str()
+        })
     }
 
     /// The name of the function that makes the call, without its path. The

@@ -147,10 +147,7 @@ impl Writer {
     fn pass(&mut self, shared: &Shared) -> usize {
         self.set_gates(shared);
         let queue = &shared.queue;
-        let taken = queue.drain(BATCH, |line| {
-            self.render(&line);
-            line.recycle(&queue.pool);
-        });
+        let taken = queue.drain(BATCH, |line| self.render(line));
         let now = Instant::now();
         self.take_dropped(shared, now, taken < BATCH);
         self.say_sink_losses(shared);
@@ -241,12 +238,10 @@ impl Writer {
             site: &SITE,
             conn: None,
         });
-        let severity = SITE.severity();
-        let pool = &shared.queue.pool;
-        let line = Line::format(severity, line::NO_SCOPE, origin, message, pool, |_| ());
-        if let Some(line) = line {
-            self.render(&line);
-        }
+        let mut line = Line::new(SITE.severity(), line::NO_SCOPE, origin);
+        // Nothing that is said here has a Display that panics.
+        let _ = line.format(message, &shared.queue.pool);
+        self.render(&line);
     }
 
     fn reopen(&mut self) {

@@ -163,15 +163,9 @@ pub(super) mod tests {
         );
         let _ = accept;
         let origin = LineOrigin::Site(Context { site: &SITE, conn });
-        let mut line = Line::format(
-            Severity::Info,
-            NO_SCOPE,
-            origin,
-            format_args!("{message}"),
-            &Pool::new(),
-            |_| (),
-        )
-        .unwrap();
+        let mut line = Line::new(Severity::Info, NO_SCOPE, origin);
+        line.format(format_args!("{message}"), &Pool::new())
+            .unwrap();
         line.micros = 1_795_429_230_123_456;
         line
     }

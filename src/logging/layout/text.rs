@@ -7,17 +7,20 @@ use super::time::push_number;
 impl Renderer {
     pub(super) fn text(&mut self, line: &Line, colour: Option<&str>, out: &mut Vec<u8>) {
         self.clock.push(line.micros, out);
-        out.push(b' ');
-        let label = line.severity.label().as_bytes();
+        let label = line.severity.label();
         match colour {
             Some(colour) => {
-                out.extend_from_slice(colour.as_bytes());
-                out.extend_from_slice(label);
-                out.extend_from_slice(b"\x1b[0m ");
+                for piece in [" ", colour, label, "\x1b[0m "] {
+                    out.extend_from_slice(piece.as_bytes());
+                }
             }
             None => {
-                out.extend_from_slice(label);
-                out.push(b' ');
+                let mut padded = [b' '; 10];
+                let end = label.len() + 1;
+                if let Some(room) = padded.get_mut(1..end) {
+                    room.copy_from_slice(label.as_bytes());
+                }
+                out.extend_from_slice(padded.get(..=end).unwrap_or_default());
             }
         }
         self.body(line, out);
@@ -31,19 +34,15 @@ impl Renderer {
             out.extend_from_slice(b"] ");
         }
         self.push_escaped(line, out);
-        let file = line.file();
-        if file.is_empty() {
+        let place = line.place();
+        if !place.is_empty() || line.file().is_empty() {
+            out.extend_from_slice(place.as_bytes());
             return;
         }
         out.extend_from_slice(b" (");
-        out.extend_from_slice(file.as_bytes());
+        out.extend_from_slice(line.file().as_bytes());
         out.push(b':');
         push_number(u64::from(line.file_line()), out);
-        let function = line.function();
-        if !function.is_empty() {
-            out.push(b' ');
-            out.extend_from_slice(function.as_bytes());
-        }
         out.push(b')');
     }
 }

@@ -79,38 +79,40 @@ fn push_second(seconds: u64, out: &mut Vec<u8>) {
     }
 }
 
+/// `2026-11-23T10:20:30.123456Z`
+const LENGTH: usize = 27;
+
+/// Where in it the microseconds begin.
+const MICROS: usize = 20;
+
 /// Formats times that mostly lie in the same second.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
-    second: u64,
-    text: Vec<u8>,
+    second: Option<u64>,
+    text: [u8; LENGTH],
 }
 
 impl Clock {
     /// Appends `2026-11-23T10:20:30.123456Z`, RFC 3339.
     pub(crate) fn push(&mut self, micros: u64, out: &mut Vec<u8>) {
         let second = micros / 1_000_000;
-        if second != self.second || self.text.is_empty() {
-            self.second = second;
-            self.text.clear();
-            push_second(second, &mut self.text);
-            self.text.push(b'.');
+        if self.second != Some(second) {
+            self.second = Some(second);
+            let mut text = Vec::with_capacity(LENGTH);
+            push_second(second, &mut text);
+            text.extend_from_slice(b".000000Z");
+            // Years of five digits come in 10000 years.
+            if let Ok(text) = text.try_into() {
+                self.text = text;
+            }
+        }
+        let mut rest = u32::try_from(micros % 1_000_000).unwrap_or(0);
+        for digit in self.text.iter_mut().skip(MICROS).take(6).rev() {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+            rest /= 10;
         }
         out.extend_from_slice(&self.text);
-        push_six(micros % 1_000_000, out);
-        out.push(b'Z');
     }
-}
-
-/// Six digits at once: the loop's bound is known to the compiler.
-fn push_six(number: u64, out: &mut Vec<u8>) {
-    let mut digits = [b'0'; 6];
-    let mut rest = u32::try_from(number).unwrap_or(0);
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-        rest /= 10;
-    }
-    out.extend_from_slice(&digits);
 }
 
 /// The same as text, for messages.

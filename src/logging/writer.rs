@@ -113,6 +113,8 @@ impl Writer {
             } else if empty_naps < EMPTY_NAPS {
                 empty_naps += 1;
                 shared.queue.nap(NAP);
+            } else if self.outlets.iter_mut().any(Outlet::has_news) {
+                // Said by the next pass.
             } else if !limited::suppressing() || limited::summarise_suppressed() {
                 shared.queue.park(self.until_retry(), || {
                     shared.flush_asked() > done
@@ -314,6 +316,16 @@ impl Outlet {
         counters.waiting.store(waiting, Ordering::Relaxed);
         let lost = self.lost + backlog.loss().lines();
         counters.lost.store(lost, Ordering::Relaxed);
+    }
+
+    /// Whether there is something to be said of the sink.
+    fn has_news(&mut self) -> bool {
+        let announced = self.announced;
+        let backlog = self.sink.backlog();
+        match backlog.failure() {
+            Some(_) => !announced,
+            None => backlog.is_empty() && backlog.loss().lines() > 0,
+        }
     }
 
     /// What is to be said of the sink: that it fails, once; and what it lost,

@@ -11,21 +11,18 @@
 use super::super::lines::{Gate, Lines};
 use super::super::rotation_names::Archive;
 use super::super::{LoggingError, line};
-use super::directory::{Directory, Owner, may_own, settle};
+use super::directory::{Directory, Owner};
+use super::open::{Open, cannot_open, inode, open_file, refuse_if_rolling};
 use super::{Backlog, Backoff, Sink, complain};
-use rustix::fs::{self, FileType, FlockOperation, OFlags, Stat};
+use rustix::fs;
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often the file's name is looked at while lines come.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Bytes at the end of a file in which the start of a torn line is looked for.
-const TORN_TAIL: u64 = 512 * 1024;
 
 /// A log file: where, how large, how long, how many.
 #[derive(Clone, Debug)]
@@ -80,16 +77,10 @@ pub(in super::super) struct File {
     roll_backoff: Backoff,
     followed: Instant,
     notice: Option<String>,
+    /// Lines lost since the last success, for the complaint.
+    lost: u64,
     /// Tells the compressor that there is a rolled file.
     rolled: Box<dyn Fn() + Send>,
-}
-
-/// One opened file.
-struct Open {
-    descriptor: OwnedFd,
-    size: u64,
-    inode: (u64, u64),
-    born_micros: u64,
 }
 
 impl File {
@@ -118,6 +109,7 @@ impl File {
             roll_backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
             followed: Instant::now(),
             notice,
+            lost: 0,
             rolled,
         };
         if file.open.size >= file.max_size || file.is_too_old() {
@@ -204,7 +196,7 @@ impl File {
     fn failed(&mut self, errno: Errno, now: Instant) {
         let error = io::Error::from(errno);
         self.backoff.failed(now);
-        let lost = self.backlog.loss().lines();
+        let lost = self.lost;
         complain(&format!(
             "{}: {error}; lost {lost} lines",
             self.directory.file_path().display()
@@ -280,9 +272,8 @@ impl File {
     fn follow(&mut self, now: Instant) {
         self.followed = now;
         if self.was_moved() {
-            if self.backlog.at_line_start()
-                && let Err(error) = self.open_again()
-            {
+            self.take_back_torn();
+            if let Err(error) = self.open_again() {
                 complain(&format!(
                     "{}: {error}",
                     self.directory.file_path().display()
@@ -290,6 +281,26 @@ impl File {
             }
         } else if let Ok(stat) = fs::fstat(&self.open.descriptor) {
             self.open.size = u64::try_from(stat.st_size).unwrap_or(0);
+        }
+    }
+
+    /// A line that is partly in a file which was moved goes to the new one,
+    /// whole.
+    fn take_back_torn(&mut self) {
+        let torn = u64::try_from(self.backlog.torn()).unwrap_or(0);
+        let size = fs::fstat(&self.open.descriptor).map(|stat| stat.st_size);
+        let size = size
+            .ok()
+            .and_then(|size| u64::try_from(size).ok())
+            .unwrap_or(0);
+        if torn > 0 && fs::ftruncate(&self.open.descriptor, size.saturating_sub(torn)).is_ok() {
+            self.backlog.rewind_line();
+        }
+    }
+
+    fn follow_sometimes(&mut self, now: Instant) {
+        if now.duration_since(self.followed) >= FOLLOW_INTERVAL {
+            self.follow(now);
         }
     }
 
@@ -304,13 +315,11 @@ impl File {
 
 impl Sink for File {
     fn write(&mut self, lines: &Lines, gate: Gate, now: Instant) {
-        if now.duration_since(self.followed) >= FOLLOW_INTERVAL {
-            self.follow(now);
-        }
         if !self.backlog.is_empty() {
             self.backlog.take(lines, gate);
             return self.retry(now);
         }
+        self.follow_sometimes(now);
         let all = lines
             .marks
             .iter()
@@ -339,6 +348,8 @@ impl Sink for File {
         if self.backlog.is_empty() || !self.backoff.is_over(now) {
             return;
         }
+        self.follow_sometimes(now);
+        self.lost = self.backlog.loss().lines();
         let mut backlog = std::mem::take(&mut self.backlog);
         let (lines, sent, next) = backlog.parts();
         let (after, _) = self.put(lines, sent, next, now);
@@ -367,193 +378,4 @@ impl Sink for File {
     fn take_notice(&mut self) -> Option<String> {
         self.notice.take()
     }
-}
-
-fn inode(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
-}
-
-/// Why a file can't be a log file.
-enum Refused {
-    Io(io::Error),
-    Other(String),
-}
-
-impl From<io::Error> for Refused {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<Errno> for Refused {
-    fn from(errno: Errno) -> Self {
-        Self::Io(errno.into())
-    }
-}
-
-impl From<Refused> for io::Error {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Io(error) => error,
-            Refused::Other(why) => Self::other(why),
-        }
-    }
-}
-
-fn cannot_open(directory: &Directory, refused: Refused) -> LoggingError {
-    let path = directory.file_path();
-    match refused {
-        Refused::Io(error) => {
-            let why = match error.raw_os_error().map(Errno::from_raw_os_error) {
-                Some(Errno::LOOP) => "it is a symbolic link, expected a regular file".into(),
-                Some(Errno::NXIO | Errno::ISDIR) => "expected a regular file".into(),
-                _ => "it can't be opened".into(),
-            };
-            LoggingError::File {
-                path,
-                why,
-                source: Some(error),
-            }
-        }
-        Refused::Other(why) => LoggingError::File {
-            path,
-            why,
-            source: None,
-        },
-    }
-}
-
-/// Opens, checks and locks the log file. Gives what is to be said of a line
-/// that a crash tore, and that was taken out.
-fn open_file(
-    directory: &Directory,
-    mode: u32,
-    new: bool,
-) -> Result<(Open, Option<String>), Refused> {
-    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
-    let flags = if new { flags | OFlags::EXCL } else { flags };
-    let descriptor = directory.open_file(&directory.base, flags, mode)?;
-    let stat = fs::fstat(&descriptor)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Refused::Other("expected a regular file".into()));
-    }
-    if !may_own(stat.st_uid, directory.owner) {
-        let why = format!(
-            "it is owned by uid {}, expected root or the server's user",
-            stat.st_uid
-        );
-        return Err(Refused::Other(why));
-    }
-    if stat.st_nlink > 1 {
-        let why = format!("it has {} names, expected one", stat.st_nlink);
-        return Err(Refused::Other(why));
-    }
-    lock(&descriptor)?;
-    settle(&descriptor, mode, directory.owner)?;
-    let (size, notice) = mend_tail(&descriptor)?;
-    let born_micros = if size == 0 {
-        line::now_micros()
-    } else {
-        born(&descriptor, &stat)
-    };
-    Ok((
-        Open {
-            descriptor,
-            size,
-            inode: inode(&stat),
-            born_micros,
-        },
-        notice,
-    ))
-}
-
-fn lock(descriptor: &OwnedFd) -> Result<(), Refused> {
-    match fs::flock(descriptor, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => Err(Refused::Other("another process logs to it".into())),
-        other => Ok(other?),
-    }
-}
-
-/// When the file was created, or last changed where that isn't known.
-fn born(descriptor: &OwnedFd, stat: &Stat) -> u64 {
-    let created = fs::statx(
-        descriptor,
-        "",
-        fs::AtFlags::EMPTY_PATH,
-        fs::StatxFlags::BTIME,
-    );
-    let created = created
-        .ok()
-        .filter(|statx| statx.stx_mask & fs::StatxFlags::BTIME.bits() != 0);
-    let seconds = created.map_or(stat.st_mtime, |statx| statx.stx_btime.tv_sec);
-    u64::try_from(seconds)
-        .unwrap_or(0)
-        .saturating_mul(1_000_000)
-}
-
-/// Cuts off a last line that has no end: a crash tore it. Gives the file's size.
-fn mend_tail(descriptor: &OwnedFd) -> Result<(u64, Option<String>), Refused> {
-    let size = u64::try_from(fs::fstat(descriptor)?.st_size).unwrap_or(0);
-    let from = size.saturating_sub(TORN_TAIL);
-    let mut tail = vec![0; usize::try_from(size - from).unwrap_or(0)];
-    let mut read = 0;
-    while let Some(rest) = tail.get_mut(read..).filter(|rest| !rest.is_empty()) {
-        let at = from + u64::try_from(read).unwrap_or(0);
-        match rustix::io::pread(descriptor, rest, at)? {
-            0 => break,
-            bytes => read += bytes,
-        }
-    }
-    tail.truncate(read);
-    if tail.last().is_none_or(|byte| *byte == b'\n') {
-        return Ok((size, None));
-    }
-    let start = tail
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |at| at + 1);
-    if start == 0 && from > 0 {
-        // No line of ours is as long: end it instead.
-        rustix::io::write(descriptor, b"\n")?;
-        return Ok((size + 1, None));
-    }
-    let whole = from + u64::try_from(start).unwrap_or(0);
-    fs::ftruncate(descriptor, whole)?;
-    let torn = tail.get(start..).unwrap_or_default();
-    let shown = crate::logging::escape::Untrusted(torn.get(..1024).unwrap_or(torn));
-    Ok((
-        whole,
-        Some(format!(
-            "a crash tore the last line of the log file, it began: {shown}"
-        )),
-    ))
-}
-
-/// Refuses the directory while another process is in the middle of a roll: its
-/// old file has no name of its own, but is locked still.
-fn refuse_if_rolling(directory: &Directory) -> Result<(), LoggingError> {
-    use super::super::rotation_names::Stage;
-    let archives = directory
-        .archives()
-        .map_err(|error| cannot_open(directory, error.into()))?;
-    for archive in archives
-        .iter()
-        .rev()
-        .filter(|archive| archive.stage == Stage::Plain)
-        .take(2)
-    {
-        let name = archive.name(&directory.base);
-        let opened = directory.open_file(&name, OFlags::RDONLY, 0);
-        let locked = opened.is_ok_and(|descriptor| {
-            fs::flock(&descriptor, FlockOperation::NonBlockingLockExclusive)
-                == Err(Errno::WOULDBLOCK)
-        });
-        if locked {
-            return Err(cannot_open(
-                directory,
-                Refused::Other("another process logs to it".into()),
-            ));
-        }
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@ pub(super) mod compress;
 pub(super) mod directory;
 pub(super) mod file;
 pub(super) mod mq;
+mod open;
 pub(super) mod remote;
 pub(super) mod stream;
 
@@ -76,9 +77,9 @@ impl Backlog {
         self.lines.marks.len() - self.next.min(self.lines.marks.len())
     }
 
-    /// Whether the next byte to write begins a line.
-    pub(super) fn at_line_start(&self) -> bool {
-        self.sent == self.lines.start(self.next)
+    /// Bytes of the next line that are written.
+    pub(super) fn torn(&self) -> usize {
+        self.sent.saturating_sub(self.lines.start(self.next))
     }
 
     /// What waits, as rendered, and the number of bytes and lines of it that

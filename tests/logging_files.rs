@@ -1,0 +1,328 @@
+//! What a log file may be, and what happens when it is moved, removed, locked,
+//! full, or too old.
+#![cfg(feature = "logging")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod logging_support;
+
+use logging_support::{Front, TempDir, all_lines, files, message, start};
+use secure_socket::logging::{Builder, FileSpec, Logger, LoggingError, SinkSpec};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+fn build(spec: FileSpec) -> Result<Logger, LoggingError> {
+    Builder::new().target(SinkSpec::File(spec)).build()
+}
+
+#[track_caller]
+fn refused(path: &Path, part: &str) {
+    let error = build(FileSpec::new(path))
+        .expect_err("expected a refusal")
+        .to_string();
+    assert!(error.contains(part), "{error}");
+}
+
+#[test]
+fn a_missing_directory_is_created_for_its_owner_only() {
+    let directory = TempDir::new("create");
+    let path = directory.join("a/b/log");
+    let logger = build(FileSpec::new(&path)).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+    assert_eq!(mode(&directory.join("a")), 0o700);
+    assert_eq!(mode(&directory.join("a/b")), 0o700);
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(logger.paths_needed()[0].path, directory.join("a/b"));
+}
+
+#[test]
+fn links_and_what_is_no_file_are_refused() {
+    let directory = TempDir::new("refuse");
+    let target = directory.join("target");
+    fs::write(&target, "precious\n").unwrap();
+    symlink(&target, directory.join("link")).unwrap();
+    refused(&directory.join("link"), "it is a symbolic link");
+    symlink(directory.join("nowhere"), directory.join("dangling")).unwrap();
+    refused(&directory.join("dangling"), "it is a symbolic link");
+    assert!(!directory.join("nowhere").exists());
+    fs::create_dir(directory.join("real")).unwrap();
+    symlink(directory.join("real"), directory.join("linked")).unwrap();
+    refused(&directory.join("linked/log"), "is a symbolic link to ");
+    fs::create_dir(directory.join("directory")).unwrap();
+    refused(&directory.join("directory"), "expected a regular file");
+    assert!(
+        Command::new("mkfifo")
+            .arg(directory.join("fifo"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    refused(&directory.join("fifo"), "expected a regular file");
+    fs::hard_link(&target, directory.join("hard")).unwrap();
+    refused(&directory.join("hard"), "it has 2 names, expected one");
+    refused(&directory.join("a/../log"), "expected a path without ..");
+    assert_eq!(fs::read_to_string(&target).unwrap(), "precious\n");
+}
+
+#[test]
+fn a_directory_that_others_can_write_is_refused() {
+    let directory = TempDir::new("others");
+    for (mode, fine) in [
+        (0o777, false),
+        (0o775, false),
+        (0o757, false),
+        (0o1777, true),
+        (0o755, true),
+    ] {
+        let inner = directory.join(&format!("{mode:o}"));
+        fs::create_dir(&inner).unwrap();
+        fs::set_permissions(&inner, fs::Permissions::from_mode(mode)).unwrap();
+        match fine {
+            true => drop(build(FileSpec::new(inner.join("log"))).unwrap()),
+            false => refused(&inner.join("log"), "others can write it"),
+        }
+    }
+}
+
+#[test]
+fn a_second_logger_cant_have_the_file() {
+    let directory = TempDir::new("second");
+    let path = directory.join("log");
+    let mut spec = FileSpec::new(&path);
+    spec.max_size = 100;
+    let logger = build(spec).unwrap();
+    let guard = start(&logger);
+    refused(&path, "another process logs to it");
+    let front = Front::of(&logger);
+    for _ in 0..10 {
+        front.info("a line that fills the file, so that it is rolled soon enough");
+    }
+    assert!(guard.logger().flush(Duration::from_secs(5)));
+    refused(&path, "another process logs to it");
+    drop((guard, logger, front));
+    build(FileSpec::new(&path)).unwrap();
+}
+
+#[test]
+fn a_file_that_is_moved_or_removed_is_followed() {
+    let directory = TempDir::new("moved");
+    let path = directory.join("log");
+    let logger = build(FileSpec::new(&path)).unwrap();
+    let guard = start(&logger);
+    let front = Front::of(&logger);
+    front.info("first");
+    assert!(logger.flush(Duration::from_secs(5)));
+    fs::rename(&path, directory.join("log.1")).unwrap();
+    logger.reopen();
+    front.info("second");
+    assert!(logger.flush(Duration::from_secs(5)));
+    assert_eq!(
+        message(fs::read_to_string(directory.join("log.1")).unwrap().trim()),
+        "first"
+    );
+    assert_eq!(message(fs::read_to_string(&path).unwrap().trim()), "second");
+    fs::remove_file(&path).unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    front.info("third, without being told");
+    drop(guard);
+    assert!(fs::read_to_string(&path).unwrap().contains("third"));
+}
+
+#[test]
+fn archives_beyond_what_is_kept_go_and_others_stay() {
+    let directory = TempDir::new("keep");
+    let path = directory.join("log");
+    let strangers = ["log.1", "log.20261123-102030.123456.gz.bak", "log.20261123"];
+    for stranger in strangers {
+        fs::write(directory.join(stranger), "not ours\n").unwrap();
+    }
+    fs::write(directory.join("log.20200101-000000.000000.gz.tmp"), "half").unwrap();
+    let link = directory.join("log.20200101-000000.000001");
+    symlink("/etc/passwd", &link).unwrap();
+    let mut spec = FileSpec::new(&path);
+    (spec.max_size, spec.keep) = (2000, 3);
+    let logger = build(spec).unwrap();
+    let guard = start(&logger);
+    let front = Front::of(&logger);
+    for number in 0..200 {
+        front.info(&format!(
+            "line {number} of a file that is rolled every few lines"
+        ));
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    assert!(logger.flush(Duration::from_secs(5)));
+    let ours = || {
+        let archives = files(&path).into_iter().filter(|file| {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            name.len() == "log.20261123-102030.123456.gz".len() && name.ends_with(".gz")
+        });
+        archives.count()
+    };
+    for _ in 0..100 {
+        std::thread::sleep(Duration::from_millis(20));
+        if ours() == 3 && files(&path).len() == 3 + strangers.len() + 2 {
+            break;
+        }
+    }
+    drop(guard);
+    let names = files(&path);
+    assert_eq!(ours(), 3, "{names:?}");
+    assert!(
+        strangers
+            .iter()
+            .all(|stranger| directory.join(stranger).exists())
+    );
+    assert!(!directory.join("log.20200101-000000.000000.gz.tmp").exists());
+    assert!(fs::symlink_metadata(link).is_ok());
+    assert!(fs::metadata("/etc/passwd").unwrap().len() > 0);
+    for name in names
+        .iter()
+        .filter(|name| name.extension().is_some_and(|e| e == "gz"))
+    {
+        assert_eq!(fs::metadata(name).unwrap().mode() & 0o7777, 0o600);
+    }
+}
+
+#[test]
+fn a_file_over_its_size_or_age_is_rolled_at_start() {
+    let directory = TempDir::new("over");
+    let path = directory.join("log");
+    fs::write(&path, "old line\n".repeat(100)).unwrap();
+    let mut spec = FileSpec::new(&path);
+    (spec.max_size, spec.compress) = (900, false);
+    drop(build(spec.clone()).unwrap());
+    assert_eq!(files(&path).len(), 2);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+    fs::write(&path, "old line\n").unwrap();
+    (spec.max_size, spec.max_age) = (0, Some(Duration::from_secs(3600)));
+    drop(build(spec.clone()).unwrap());
+    assert_eq!(files(&path).len(), 2);
+    spec.max_age = Some(Duration::from_millis(1));
+    std::thread::sleep(Duration::from_millis(2));
+    drop(build(spec).unwrap());
+    assert_eq!(files(&path).len(), 3);
+}
+
+#[test]
+fn a_torn_last_line_is_taken_out_and_shown() {
+    let directory = TempDir::new("torn");
+    let path = directory.join("log");
+    fs::write(&path, "whole\nhal\x1bf").unwrap();
+    let logger = build(FileSpec::new(&path)).unwrap();
+    let guard = start(&logger);
+    Front::of(&logger).info("next");
+    drop(guard);
+    let lines = all_lines(&path);
+    assert_eq!(lines[0], "whole");
+    let shown = |line: &String| {
+        line.contains("a crash tore the last line of the log file, it began: hal\\x1bf")
+    };
+    assert!(lines.iter().any(shown), "{lines:?}");
+    assert!(lines.iter().any(|line| line.ends_with("next")));
+}
+
+/// Mounts a file system of 1 MiB; `None` where that isn't allowed.
+struct Tmpfs(TempDir);
+
+impl Tmpfs {
+    fn mount() -> Option<Self> {
+        let directory = TempDir::new("full");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs"])
+            .arg(directory.path())
+            .status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then_some(Self(directory))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_nobody_and_the_loss_is_stated() {
+    let Some(disk) = Tmpfs::mount() else {
+        eprintln!("skipped: mounting is not allowed");
+        return;
+    };
+    let path = disk.0.join("log");
+    fs::write(disk.0.join("ballast"), vec![b'x'; 300 << 10]).unwrap();
+    let mut spec = FileSpec::new(&path);
+    spec.max_size = 0;
+    let logger = Builder::new()
+        .queue(1 << 16)
+        .target(SinkSpec::File(spec))
+        .build()
+        .unwrap();
+    let guard = start(&logger);
+    let front = Front::of(&logger);
+    let (lines, padding) = (40_000, "x".repeat(60));
+    let mut slowest = Duration::ZERO;
+    for number in 0..lines {
+        let begun = Instant::now();
+        front.info(&format!("line {number} {padding}"));
+        slowest = slowest.max(begun.elapsed());
+        if number % 500 == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    logger.flush(Duration::from_secs(5));
+    let full = logger.stats();
+    assert!(
+        full.sinks[0].lost > 0 && full.sinks[0].waiting > 0,
+        "{full:?}"
+    );
+    fs::remove_file(disk.0.join("ballast")).unwrap();
+    // What waits is more than the disk has room for: it is emptied meanwhile,
+    // by others, as logrotate would.
+    let (moved, mut text) = (disk.0.join("moved"), String::new());
+    while logger.stats().sinks[0].waiting > 0 {
+        fs::rename(&path, &moved).unwrap();
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_millis(100));
+            if path.exists() {
+                break;
+            }
+        }
+        text += &fs::read_to_string(&moved).unwrap();
+        fs::remove_file(&moved).unwrap();
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    front.info("after");
+    assert!(guard.shutdown());
+    text += &fs::read_to_string(&path).unwrap();
+    let (mut written, mut lost, mut last) = (0, 0, -1);
+    for line in text.lines() {
+        if let Some(rest) = message(line).strip_prefix("line ") {
+            let (number, rest) = rest.split_once(' ').unwrap();
+            assert_eq!(rest, padding);
+            let number = number.parse::<i64>().unwrap();
+            assert!(number > last);
+            (written, last) = (written + 1, number);
+        } else if line.contains(": lost ") {
+            let (_, rest) = line.split_once("(info ").unwrap();
+            lost += rest
+                .split([',', ')'])
+                .next()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap();
+            assert!(line.contains("No space left on device"), "{line}");
+        }
+    }
+    eprintln!("{written} written, {lost} stated as lost, slowest call {slowest:?}");
+    assert_eq!(written + lost, lines);
+    assert!(text.contains(" after\n"));
+    assert!(
+        text.lines()
+            .last()
+            .unwrap()
+            .contains(&format!(" lost in all {lost} lines"))
+    );
+}

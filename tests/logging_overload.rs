@@ -1,0 +1,249 @@
+//! When lines come faster than they are written: what is dropped, and that it
+//! is stated. And that what a peer chose forges nothing.
+#![cfg(feature = "logging")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod logging_support;
+
+use log::Level;
+use logging_support::{Front, TempDir, all_lines, message, start};
+use secure_socket::logging::escape::{Untrusted, unline_bytes};
+use secure_socket::logging::{Builder, FileSpec, Format, SinkSpec, Target, Verbosity};
+use std::path::Path;
+use std::time::Duration;
+
+fn spec(path: &Path) -> SinkSpec {
+    let mut spec = FileSpec::new(path);
+    spec.max_size = 0;
+    SinkSpec::File(spec)
+}
+
+/// The sum of what all messages of the queue's losses say of a severity.
+fn stated(lines: &[String], severity: &str) -> u64 {
+    let said = lines
+        .iter()
+        .filter(|line| line.contains(": the log queue was full"));
+    let counts = said.filter_map(|line| {
+        let (_, rest) = line.split_once(&format!("{severity} "))?;
+        rest.split([',', ')']).next()?.parse::<u64>().ok()
+    });
+    counts.sum()
+}
+
+#[test]
+fn what_is_dropped_is_counted_by_severity_and_errors_are_kept_longest() {
+    let directory = TempDir::new("drop");
+    let path = directory.join("log");
+    let logger = Builder::new()
+        .queue(64)
+        .target(spec(&path))
+        .build()
+        .unwrap();
+    let guard = start(&logger);
+    let fronts: Vec<_> = (0..4).map(|_| Front::of(&logger)).collect();
+    let threads: Vec<_> = fronts
+        .into_iter()
+        .enumerate()
+        .map(|(thread, front)| {
+            std::thread::spawn(move || {
+                for number in 0..20_000 {
+                    front.info(&format!("{thread} {number}"));
+                    if number % 1000 == 0 {
+                        front.say(Level::Error, &format!("{thread} {number}"));
+                    }
+                }
+            })
+        })
+        .collect();
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+    assert!(guard.shutdown());
+    let lines = all_lines(&path);
+    let written = |label: &str| lines.iter().filter(|line| line.contains(label)).count() as u64;
+    let (infos, errors) = (written(" INFO "), written(" ERROR "));
+    assert!(infos < 80_000, "nothing was dropped");
+    assert_eq!(infos + stated(&lines, "info"), 80_000);
+    assert_eq!(errors + stated(&lines, "error"), 80);
+    assert!(
+        lines.last().unwrap().contains(" lost in all "),
+        "{:?}",
+        lines.last()
+    );
+    // In order for each thread, errors among the rest, whatever was dropped.
+    let mut last = [-1_i64; 4];
+    for line in lines.iter().filter(|line| !line.contains(" lost ")) {
+        let (thread, number) = message(line).split_once(' ').unwrap();
+        let last = &mut last[thread.parse::<usize>().unwrap()];
+        let number = number.parse::<i64>().unwrap();
+        assert!(number >= *last, "{line}");
+        *last = number;
+    }
+    eprintln!("{infos} infos and {errors} of 80 errors written");
+}
+
+#[test]
+fn sequence_numbers_show_the_gap() {
+    let directory = TempDir::new("gap");
+    let path = directory.join("log");
+    let builder = Builder::new().queue(16).format(Format::Json);
+    let logger = builder.target(spec(&path)).build().unwrap();
+    let guard = start(&logger);
+    let front = Front::of(&logger);
+    for number in 0..5000 {
+        front.info(&number.to_string());
+    }
+    assert!(guard.shutdown());
+    let lines = all_lines(&path);
+    let numbers: Vec<u64> = lines
+        .iter()
+        .map(|line| {
+            line.split_once("\"seq\":")
+                .unwrap()
+                .1
+                .split(',')
+                .next()
+                .unwrap()
+        })
+        .map(|number| number.parse().unwrap())
+        .collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
+    let said = lines.iter().filter(|line| line.contains("\"lost ")).count() as u64;
+    assert_eq!(*numbers.last().unwrap(), 5000 + said);
+}
+
+#[test]
+fn what_a_peer_chose_makes_no_second_line_and_comes_back() {
+    let directory = TempDir::new("forged");
+    let long = [b"\n\x1b[2J".as_slice(), &[b'A'; 64 << 10], b"\xff\n"].concat();
+    let names: [&[u8]; 8] = [
+        b"x\n2026-11-23T10:20:30.123456Z ALERT forged (src/x.rs:1 main)",
+        b"\x1b[31mred\x1b]0;title\x07\x9b31m",
+        b"nul\0nul\r\rback\x08",
+        b"\xff\xfe invalid \xc3\x28 \xed\xa0\x80",
+        "\u{202e}gnol\u{2066}\u{2028}\u{2029}\u{85}\u{9b}2J\u{200f}".as_bytes(),
+        b"back\\slash \\n \\x1b \\u{85}",
+        b"\"}]} quote \" ] <0>1",
+        &long,
+    ];
+    for (format, name) in [
+        (Format::Text, "text"),
+        (Format::Json, "json"),
+        (Format::Rfc5424, "rfc5424"),
+    ] {
+        let path = directory.join(name);
+        let logger = Builder::new()
+            .format(format)
+            .target(spec(&path))
+            .build()
+            .unwrap();
+        let guard = start(&logger);
+        let front = Front::of(&logger);
+        for name in names {
+            front.info(&format!("<{}>", Untrusted(name)));
+        }
+        assert!(guard.shutdown());
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(
+            bytes.iter().filter(|byte| **byte == b'\n').count(),
+            names.len()
+        );
+        let text = String::from_utf8(bytes).unwrap();
+        let wrong = |c: char| {
+            let reorders =
+                matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200f}');
+            (c.is_control() && c != '\n') || reorders
+        };
+        assert_eq!(text.chars().find(|c| wrong(*c)), None);
+        if format == Format::Text {
+            for (line, name) in text.lines().zip(names) {
+                let shown = message(line);
+                let shown = shown.strip_prefix('<').unwrap().strip_suffix('>').unwrap();
+                assert_eq!(unline_bytes(shown).unwrap(), name);
+            }
+        }
+    }
+}
+
+#[test]
+fn each_sink_has_its_level_and_each_module_too() {
+    let directory = TempDir::new("levels");
+    let (few, many, usual) = (
+        directory.join("few"),
+        directory.join("many"),
+        directory.join("usual"),
+    );
+    let level = |text: &str| Some(text.parse::<Verbosity>().unwrap());
+    let logger = Builder::new()
+        .target(Target {
+            sink: spec(&few),
+            level: level("warning"),
+        })
+        .target(Target {
+            sink: spec(&many),
+            level: level("8"),
+        })
+        .target(spec(&usual))
+        .verbosity_for("test::loud", Verbosity::ALL)
+        .verbosity_for("test::quiet", Verbosity::OFF)
+        .build()
+        .unwrap();
+    let guard = start(&logger);
+    let front = logger.as_log();
+    for target in ["test", "test::loud::x", "test::quiet", "test::loudest"] {
+        for level in Level::iter() {
+            let arguments = format_args!("x");
+            front.log(
+                &log::Record::builder()
+                    .level(level)
+                    .target(target)
+                    .args(arguments)
+                    .build(),
+            );
+        }
+    }
+    assert!(logger.flush(Duration::from_secs(5)));
+    logger.set_verbosity("error".parse().unwrap());
+    front.log(
+        &log::Record::builder()
+            .level(Level::Info)
+            .target("test")
+            .build(),
+    );
+    drop(guard);
+    let labels = |path| {
+        let lines = all_lines(path).into_iter();
+        lines
+            .map(|line| line.split(' ').nth(1).unwrap()[..2].to_owned())
+            .collect::<String>()
+    };
+    assert_eq!(labels(&few), "ERWAERWAERWA");
+    assert_eq!(labels(&many), "ERWAINDEERWAINDEERWAINDEIN");
+    assert_eq!(labels(&usual), "ERWAINERWAINDETRERWAIN");
+}
+
+#[test]
+fn limited_lines_are_summarised() {
+    use secure_socket::limited;
+    let directory = TempDir::new("limited");
+    let path = directory.join("log");
+    let guard = Builder::new().target(spec(&path)).start().unwrap();
+    for number in 0..100 {
+        limited!(notice, conn = 3; "denied {number}");
+    }
+    std::thread::sleep(Duration::from_millis(1600));
+    drop(guard);
+    let lines = all_lines(&path);
+    assert_eq!(
+        lines
+            .iter()
+            .filter(|line| line.contains("[conn 3] denied "))
+            .count(),
+        10
+    );
+    let last = lines.last().unwrap();
+    assert!(
+        last.contains("NOTICE 90 more lines like this suppressed"),
+        "{lines:?}"
+    );
+}

@@ -151,7 +151,7 @@ fn serve_logged(
         kernel,
         checker,
         records,
-        reach: settings.peers.policy.checker_reach(),
+        reach: rooms::reach(settings),
     };
     let mut warden = Warden::new(settings, means, place);
     let ended = server.run_with(&mut warden);

@@ -138,7 +138,7 @@ impl<'a> Warden<'a> {
             .map_err(|wrong| wrong.to_string())?;
         rooms::say_unchangeable(&self.settings, &settings);
         let means = &self.means;
-        means.reach.covers(settings.peers.policy.checker_reach())?;
+        means.reach.covers(rooms::reach(&settings))?;
         let checker = means.checker.clone();
         let rules = rooms::rules(&settings, &means.kernel, checker, before)
             .map_err(|fault| fault.to_string())?;

@@ -11,8 +11,10 @@ use crate::config::{
 use crate::listener::{Bound, Listener, Notify, Options};
 use crate::logging::{self, FileSpec, Logger, RemoteAddress, RemoteSpec, SinkSpec, Target};
 use crate::peer::{
-    Checker, CheckerConfig, CheckerThread, Inspector, Kernel, Needs, PidfdSource, Pins,
+    Checker, CheckerConfig, CheckerReach, CheckerThread, Inspector, Kernel, Needs, PidfdSource,
+    Pins,
 };
+use crate::policy::Policy;
 use crate::sandbox::{Access, Capability, Mode, PathGrant, Plan, PrivilegedThread, Role, Sealed};
 use crate::server::{Choice, OnThreadStart, Rules, Threads};
 use crate::service::{Echo, Protocol};
@@ -106,8 +108,7 @@ pub(super) fn say_remarks(settings: &Settings) {
 /// What the kernel offers for the rules at hand; what is missing refuses the start.
 pub(super) fn probe(settings: &Settings) -> Result<Kernel, Fault> {
     let kernel = Kernel::probe();
-    let policy = &settings.peers.policy;
-    let missing = kernel.shortcomings(policy.needs(), policy.needs_ptrace_capability());
+    let missing = kernel.shortcomings(needs(settings), reach(settings).ptrace_capability);
     for shortcoming in missing {
         let best_effort = settings.walls.sandbox == Mode::BestEffort;
         match shortcoming.weaker().filter(|_| best_effort) {
@@ -118,11 +119,27 @@ pub(super) fn probe(settings: &Settings) -> Result<Kernel, Fault> {
     Ok(kernel)
 }
 
+/// The policies of all sockets.
+fn policies(settings: &Settings) -> impl Iterator<Item = &Policy> {
+    let metrics = settings.metrics.as_ref().map(|metrics| &metrics.policy);
+    std::iter::once(&settings.peers.policy).chain(metrics)
+}
+
+fn needs(settings: &Settings) -> Needs {
+    policies(settings).fold(Needs::NONE, |needs, policy| needs.and(policy.needs()))
+}
+
+/// What the process checker must be able to do.
+pub(super) fn reach(settings: &Settings) -> CheckerReach {
+    CheckerReach {
+        needs: needs(settings).within(Needs::PROC),
+        ptrace_capability: policies(settings).any(Policy::needs_ptrace_capability),
+    }
+}
+
 /// The process checker, if a rule asks for facts below `/proc`.
 pub(super) fn checker(settings: &Settings) -> Result<(Option<Checker>, Vec<CheckerThread>), Fault> {
-    let metrics = settings.metrics.as_ref();
-    let needs = settings.peers.policy.needs();
-    let needs = needs.and(metrics.map_or(Needs::NONE, |metrics| metrics.policy.needs()));
+    let needs = needs(settings);
     if !needs.has_any(Needs::PROC) {
         return Ok((None, Vec::new()));
     }
@@ -174,7 +191,7 @@ pub(super) fn rules(
 
 /// Who may enter, with default bounds.
 pub(super) fn rules_of(
-    policy: crate::policy::Policy,
+    policy: Policy,
     kernel: &Kernel,
     checker: Option<Checker>,
     before: Option<&Pins>,
@@ -340,9 +357,8 @@ pub(super) fn with_checkers(
     settings: &Settings,
     threads: Vec<CheckerThread>,
 ) -> Plan {
-    let policy = &settings.peers.policy;
-    let ptrace = policy
-        .needs_ptrace_capability()
+    let ptrace = reach(settings)
+        .ptrace_capability
         .then_some(Capability::SysPtrace);
     for thread in threads {
         plan.privileged.push(PrivilegedThread {

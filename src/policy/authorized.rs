@@ -103,8 +103,8 @@ impl Authorized {
         self.names_executable() && self.exe().is_some()
     }
 
-    /// Whether the verdict rested on the executable, by an allow or a deny rule, so
-    /// that it must be looked at again while the session lasts.
+    /// Whether a rule had the executable read, be it one that allows, denies or gives
+    /// rights later, so that it must be looked at again while the session lasts.
     pub fn watches_executable(&self) -> bool {
         self.exe().is_some()
     }

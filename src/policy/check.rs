@@ -14,6 +14,8 @@ use crate::peer::{Facts, Needs, Unreadable};
 pub struct Policy {
     pub(super) allow: Vec<Rule>,
     pub(super) deny: Vec<Rule>,
+    /// Rules of others, whose facts are learnt once a peer is admitted.
+    pub(super) others: Vec<Rule>,
     own_user: Uid,
 }
 
@@ -29,8 +31,17 @@ impl Policy {
         Self {
             allow,
             deny,
+            others: Vec::new(),
             own_user,
         }
+    }
+
+    /// Has the facts that other rules ask for learnt as well, once a peer is admitted,
+    /// and their paths and pids pinned. They don't take part in the verdict; what
+    /// can't be learnt for them does not change it.
+    #[must_use]
+    pub fn also_learning_for(self, others: Vec<Rule>) -> Self {
+        Self { others, ..self }
     }
 
     /// The allow rules; number 1 comes first. Never empty.
@@ -50,15 +61,28 @@ impl Policy {
 
     /// All facts that any rule may ask for.
     pub fn needs(&self) -> Needs {
-        let rules = self.allow.iter().chain(&self.deny);
+        let rules = self.allow.iter().chain(&self.deny).chain(&self.others);
         rules.fold(Needs::NONE, |needs, rule| needs.and(rule.needs()))
     }
 
     /// The facts to learn next, because they can still change the verdict. Empty
     /// once it stands.
     ///
-    /// What the socket answers comes first, then the process, the digest last.
+    /// What the socket answers comes first, then the process, the digest last; what
+    /// only other rules ask for, after the verdict that admits.
     pub fn asks(&self, facts: &Facts) -> Needs {
+        let asks = self.asks_for_verdict(facts);
+        if self.others.is_empty() || !asks.is_empty() || self.check(facts).is_err() {
+            return asks;
+        }
+        let others = self
+            .others
+            .iter()
+            .fold(Needs::NONE, |all, rule| all.and(rule.needs()));
+        next_stage(facts.unasked(others))
+    }
+
+    fn asks_for_verdict(&self, facts: &Facts) -> Needs {
         let deny = outcomes(&self.deny, facts);
         let allow = outcomes(&self.allow, facts);
         let open_deny = union(deny.iter().filter(|rule| rule.worst == Value::False));

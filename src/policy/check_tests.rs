@@ -202,6 +202,25 @@ fn only_what_can_change_the_verdict_is_asked_for() {
 }
 
 #[test]
+fn what_other_rules_ask_for_comes_after_the_verdict_and_never_turns_it() {
+    let names = Numeric {
+        own_user: Uid::ROOT,
+    };
+    let other = Rule::parse("gid:4,exe:/b", &names).unwrap();
+    let policy = policy(&["uid:33"], &[]).also_learning_for(vec![other]);
+    assert_eq!(policy.exe_paths().len(), 1);
+    assert!(policy.needs_ptrace_capability());
+    check_asks(&policy, &peer(34, 34, 7), &[]);
+    let mut facts = peer(33, 33, 7);
+    check_asks(&policy, &facts, &[FactKind::Groups]);
+    facts.groups = Fact::Known(vec![]);
+    check_asks(&policy, &facts, &[FactKind::Exe]);
+    facts.exe = Fact::Unreadable(Unreadable::Permission);
+    check_asks(&policy, &facts, &[]);
+    check(&policy, &facts, "rule 1");
+}
+
+#[test]
 fn an_identity_rule_that_admits_spares_the_process() {
     check_asks(
         &policy(&["uid:33,exe:/a", "uid:33"], &[]),

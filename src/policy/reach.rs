@@ -10,7 +10,7 @@ use super::check::Policy;
 use super::criterion::Criterion;
 use super::rule::Rule;
 use crate::ids::{Gid, Pid, Uid};
-use crate::peer::{CheckerReach, Needs};
+use crate::peer::Needs;
 
 /// What an operator should know about a rule. A policy with warnings is valid.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -147,18 +147,10 @@ impl Policy {
     pub fn needs_ptrace_capability(&self) -> bool {
         let own = BTreeSet::from([self.own_user()]);
         let is_own = |users: BTreeSet<Uid>| users == own && self.own_user() != Uid::ROOT;
-        let mut rules = self.allow.iter().chain(&self.deny);
+        let mut rules = self.allow.iter().chain(&self.deny).chain(&self.others);
         rules.any(|rule| {
             rule.needs().has_any(Needs::EXECUTABLE) && !users_of(rule).is_some_and(is_own)
         })
-    }
-
-    /// What the process checker must be able to do.
-    pub fn checker_reach(&self) -> CheckerReach {
-        CheckerReach {
-            needs: self.needs().within(Needs::PROC),
-            ptrace_capability: self.needs_ptrace_capability(),
-        }
     }
 
     /// The paths of all `exe:` criteria, to be pinned.
@@ -222,7 +214,8 @@ impl Policy {
     }
 
     fn criteria(&self) -> impl Iterator<Item = &Criterion> {
-        self.allow.iter().chain(&self.deny).flat_map(Rule::criteria)
+        let rules = self.allow.iter().chain(&self.deny).chain(&self.others);
+        rules.flat_map(Rule::criteria)
     }
 }
 

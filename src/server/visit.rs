@@ -154,7 +154,7 @@ impl Visit {
                 let authorized = connection.authorized();
                 let ends_with_peer =
                     rules.ends_with_peer(authorized) && connection.peer().pidfd().is_some();
-                let recheck = authorized.names_executable().then(|| Recheck::new(now));
+                let recheck = authorized.watches_executable().then(|| Recheck::new(now));
                 self.stage = Stage::Serving(Serving {
                     connection,
                     session,

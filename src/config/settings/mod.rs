@@ -102,9 +102,11 @@ fn read_groups(reader: &mut Reader<'_>, surroundings: &Surroundings<'_>) -> Opti
         .run_as
         .as_ref()
         .map_or(surroundings.euid, |run_as| run_as.uid);
-    let peers = peers::read(reader, surroundings, own_user)?;
+    let mut peers = peers::read(reader, surroundings, own_user)?;
     let socket = socket::read(reader, surroundings, &peers.policy)?;
     let service = service::read(reader, surroundings, own_user, &socket)?;
+    let permits = service.permits.rules().cloned().collect();
+    peers.policy = peers.policy.also_learning_for(permits);
     let limits = limits::read(reader, surroundings, &peers.policy, service.service)?;
     let logs = logs::read(reader)?;
     let trail = records::read_trail(reader, walls.run_as.as_ref())?;

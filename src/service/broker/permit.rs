@@ -50,6 +50,11 @@ impl Permits {
         Self(permits)
     }
 
+    /// Their rules, for the policy to learn what they ask for.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.0.iter().map(Permit::rule)
+    }
+
     /// The facts that they ask for. A fact that was not learnt doesn't make a
     /// permit hold.
     pub fn needs(&self) -> Needs {

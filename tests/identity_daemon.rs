@@ -247,11 +247,16 @@ fn a_proof_is_asked_for_and_keeps_out_who_execs_after_connect() {
         trusted.display()
     );
     let mut attacker = run(&other, &WEB, &script);
+    let pid = attacker.id();
     assert_eq!(said(&out), "closed");
     attacker.kill().unwrap();
     attacker.wait().unwrap();
+    // The check may come before, in and after the exec.
     until("the reason is logged", || {
-        daemon.logged("reason=proof_foreign") || daemon.logged("reason=no_rule")
+        let reasons = ["proof_foreign", "no_rule", "exe_changed"];
+        reasons
+            .iter()
+            .any(|reason| daemon.logged(&format!("denied uid=33 gid=33 pid={pid} reason={reason}")))
     });
 }
 

@@ -65,7 +65,7 @@ pub enum Unreadable {
     TooLarge,
     /// Whoever checks processes had no time for it within the bound.
     Busy,
-    /// It changed while it was read.
+    /// It changed while it was read: written, exec'ed, or on its way out.
     Changed,
     /// Nobody was there to ask: the server runs without a process checker.
     NoChecker,

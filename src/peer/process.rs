@@ -141,14 +141,16 @@ pub(super) fn read<'p>(
         reading.facts.args = read_args(&reading.directory).into();
     }
     if needs.has_any(Needs::EXECUTABLE) {
-        match read_exe(&reading.directory, needs.has(FactKind::Sha256), pins) {
+        let with_digest = needs.has(FactKind::Sha256);
+        // One that could not be seen before the rest may have been another.
+        match first.and_then(|_| read_exe(&reading.directory, with_digest, pins)) {
             Ok((file, exe)) => {
                 reading.facts.exe = Fact::Known(exe.clone());
                 reading.exe = Some((file, exe));
             }
             Err(why) => {
                 reading.facts.exe = Fact::Unreadable(why);
-                if needs.has(FactKind::Sha256) {
+                if with_digest {
                     reading.facts.sha256 = Fact::Unreadable(why);
                 }
             }

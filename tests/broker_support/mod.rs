@@ -101,6 +101,7 @@ impl Running {
         let broker = Arc::clone(service.broker());
         let connections = Connections {
             max_connections: 2000,
+            denials_before_penalty: 0,
             ..Connections::default()
         };
         let server = Server::with_protocol(listener, Arc::new(service), rules)

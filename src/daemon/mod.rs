@@ -10,6 +10,7 @@ mod accounts;
 mod fault;
 mod overseer;
 mod records;
+mod relay;
 mod rooms;
 mod signals;
 
@@ -95,7 +96,8 @@ fn serve_logged(
     let kernel = rooms::probe(settings)?;
     let (checker, checker_threads) = rooms::checker(settings)?;
     let rules = rooms::rules(settings, &kernel, checker.clone(), None)?;
-    let protocol = rooms::protocol(settings)?;
+    let relay = relay::open(settings)?;
+    let protocol = rooms::protocol(settings, relay.as_ref())?;
     let options = rooms::listener_options(settings, &*protocol);
     let mut handed = handed_over().map_err(fault::of_bind)?;
     let records = records::Opened::open(settings, take_named(&mut handed, "metrics"))?;
@@ -104,7 +106,10 @@ fn serve_logged(
         None => Listener::bind(&options),
     }
     .map_err(fault::of_bind)?;
-    let plan = rooms::plan(settings, &bound, logger, &records);
+    let mut plan = rooms::plan(settings, &bound, logger, &records);
+    if let Some(relay) = &relay {
+        relay::keep(&mut plan, settings, relay);
+    }
     let sealed = sandbox::enter(rooms::with_checkers(plan, settings, checker_threads))
         .map_err(fault::of_sandbox)?;
     origin.accounts.wall_in();

@@ -17,6 +17,7 @@ use crate::peer::{
 use crate::policy::Policy;
 use crate::sandbox::{Access, Capability, Mode, PathGrant, Plan, PrivilegedThread, Role, Sealed};
 use crate::server::{Choice, OnThreadStart, Rules, Threads};
+use crate::service::relay::{PIPES_MAX, Relay};
 use crate::service::{Echo, Protocol};
 use crate::{exit, ids};
 
@@ -212,7 +213,13 @@ pub(super) fn rules_of(
 }
 
 /// The service.
-pub(super) fn protocol(settings: &Settings) -> Result<Arc<dyn Protocol>, Fault> {
+pub(super) fn protocol(
+    settings: &Settings,
+    relay: Option<&Arc<Relay>>,
+) -> Result<Arc<dyn Protocol>, Fault> {
+    if let Some(relay) = relay {
+        return Ok(Arc::<Relay>::clone(relay));
+    }
     match settings.service.service {
         Service::Echo => Ok(Arc::new(Echo)),
         other => Err(Fault::plain(
@@ -235,6 +242,9 @@ pub(super) fn listener_options(settings: &Settings, protocol: &dyn Protocol) -> 
         .others_authorised(policy.admits_others())
         .backlog(socket.backlog)
         .expose(socket.expose)
+        .pass_descriptors(
+            settings.service.service == Service::Relay && settings.service.relay_descriptors > 0,
+        )
         .pass_credentials(proves && names_programs)
         .nonblocking(settings.limits.threads != Threads::Multi)
         .nonblocking_accepted(!blocking);
@@ -324,6 +334,7 @@ fn base_plan(settings: &Settings) -> Plan {
         run_as: settings.walls.run_as.clone(),
         max_descriptors: connections
             .saturating_mul(descriptors_each(settings))
+            .saturating_add(descriptors_shared(settings))
             .saturating_add(DESCRIPTORS_ASIDE),
         ..Plan::default()
     }
@@ -336,8 +347,17 @@ fn descriptors_each(settings: &Settings) -> u64 {
         Service::Echo => 3,
         // A wake-up as well.
         Service::Broker => 4,
-        // The upstream, two pipes, and what is passed on.
-        Service::Relay => 8 + u64::from(settings.service.relay_descriptors) * 2,
+        // The process, the upstream, a wake-up, and what is passed on.
+        Service::Relay => 4 + u64::from(settings.service.relay_descriptors) * 2,
+    }
+}
+
+/// How many all connections share.
+fn descriptors_shared(settings: &Settings) -> u64 {
+    match settings.service.service {
+        // Both ends of each pipe.
+        Service::Relay => u64::try_from(PIPES_MAX.saturating_mul(2)).unwrap_or(u64::MAX),
+        Service::Echo | Service::Broker => 0,
     }
 }
 

@@ -22,6 +22,7 @@ pub struct Options {
     pub(super) backlog: u32,
     pub(super) expose: bool,
     pub(super) pass_credentials: bool,
+    pub(super) pass_descriptors: bool,
     pub(super) nonblocking: bool,
     pub(super) nonblocking_accepted: bool,
 }
@@ -41,6 +42,7 @@ impl Options {
             backlog: DEFAULT_BACKLOG,
             expose: false,
             pass_credentials: false,
+            pass_descriptors: false,
             nonblocking: false,
             nonblocking_accepted: false,
         }
@@ -107,6 +109,15 @@ impl Options {
     #[must_use]
     pub fn pass_credentials(mut self, yes: bool) -> Self {
         self.pass_credentials = yes;
+        self
+    }
+
+    /// Lets peers send descriptors along with data, for a service that takes
+    /// them. Without it the kernel refuses them to the sender, since Linux 6.16
+    /// (`SO_PASSRIGHTS`).
+    #[must_use]
+    pub fn pass_descriptors(mut self, yes: bool) -> Self {
+        self.pass_descriptors = yes;
         self
     }
 

@@ -195,9 +195,9 @@ pub(super) fn protect(
     object: &Path,
     notices: &mut Vec<Notice>,
 ) -> Result<(), BindError> {
-    let known = set_pass_rights(socket, false)
+    let known = set_pass_rights(socket, options.pass_descriptors)
         .map_err(|error| BindError::system("refuse descriptors at", object, error))?;
-    if !known {
+    if !known && !options.pass_descriptors {
         notices.push(Notice::NoPassRights);
     }
     if options.pass_credentials {

@@ -25,8 +25,10 @@ const OF_FILES: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE;
 const BIND_TCP: u64 = 1;
 const CONNECT_TCP: u64 = 1 << 1;
 
-/// `LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET` and `LANDLOCK_SCOPE_SIGNAL`.
-const SCOPES: u64 = 1 | 1 << 1;
+/// `LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET`.
+const ABSTRACT_SOCKETS: u64 = 1;
+/// The same, and `LANDLOCK_SCOPE_SIGNAL`.
+const SCOPES: u64 = ABSTRACT_SOCKETS | 1 << 1;
 
 /// What this kernel can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +114,10 @@ impl Domains {
     ///
     /// With [`Mode::BestEffort`] a path that isn't there is left out and named.
     pub(super) fn prepare(plan: &Plan, version: u32) -> Result<(Self, Vec<String>), SandboxError> {
-        let handled = handled(version);
+        let mut handled = handled(version);
+        if plan.abstract_sockets {
+            handled.scoped &= !ABSTRACT_SOCKETS;
+        }
         let mut domains = Vec::new();
         for role in Role::ALL {
             let ruleset = Ruleset::new(&handled)

@@ -218,6 +218,9 @@ pub struct Plan {
     pub tcp_bind: Vec<u16>,
     /// TCP ports that may be connected to, and by which roles.
     pub tcp_connect: Vec<(u16, Vec<Role>)>,
+    /// Whether sockets in the abstract namespace that other programs bound may
+    /// be connected to.
+    pub abstract_sockets: bool,
     /// `RLIMIT_NOFILE`, soft and hard; 0 leaves it as it is.
     pub max_descriptors: u64,
     /// Threads that keep more than the others.

@@ -1,7 +1,12 @@
 //! What a log file may be, and what happens when it is moved, removed, locked,
 //! full, or too old.
 #![cfg(feature = "logging")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
 mod logging_support;
 

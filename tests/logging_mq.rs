@@ -1,7 +1,12 @@
 //! The message queue: the oldest line makes room, nobody else's is used, and
 //! its lines come out as they went in.
 #![cfg(feature = "logging")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
 mod logging_support;
 

@@ -1,7 +1,12 @@
 //! When lines come faster than they are written: what is dropped, and that it
 //! is stated. And that what a peer chose forges nothing.
 #![cfg(feature = "logging")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
 mod logging_support;
 

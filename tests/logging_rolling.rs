@@ -1,7 +1,12 @@
 //! No line is lost, torn or out of order while the file rolls: at a stop, and
 //! at a kill no more than what was on its way.
 #![cfg(feature = "logging")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
 mod logging_support;
 

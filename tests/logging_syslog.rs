@@ -1,7 +1,12 @@
 //! rsyslogd receives every line over UDP and TCP and takes it apart; when it is
 //! gone for a while, lines wait, and what is lost is stated.
 #![cfg(feature = "logging")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
 mod logging_support;
 

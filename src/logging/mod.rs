@@ -37,6 +37,8 @@ mod shared;
 #[cfg(feature = "logging")]
 mod sink;
 mod site;
+#[cfg(all(test, feature = "logging"))]
+mod tests;
 #[cfg(feature = "logging")]
 mod writer;
 

@@ -1,0 +1,205 @@
+//! The logger with a sink that is slow or stands still.
+#![allow(clippy::unwrap_used)]
+
+use super::layout::{Layout, Origin, Renderer};
+use super::line::NO_SCOPE;
+use super::lines::{Gate, Lines};
+use super::logger::Logger;
+use super::queue::Queue;
+use super::shared::{Shared, SinkState};
+use super::sink::{Backlog, Counters, Sink};
+use super::writer::{Outlet, Writer};
+use super::{Overflow, Verbosity};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// These tests measure time and memory: one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes a while for each write, or stands still.
+struct Disk {
+    write_takes: Duration,
+    stalled: Arc<AtomicBool>,
+    lines: Arc<AtomicUsize>,
+    backlog: Backlog,
+}
+
+impl Sink for Disk {
+    fn write(&mut self, lines: &Lines, gate: Gate, _now: Instant) {
+        std::thread::sleep(self.write_takes);
+        while self.stalled.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let admitted = lines
+            .marks
+            .iter()
+            .filter(|mark| gate.admits(mark.severity, mark.scope));
+        let admitted = admitted.count();
+        self.backlog.count_written(admitted);
+        self.lines.fetch_add(admitted, Ordering::Relaxed);
+    }
+
+    fn retry(&mut self, _now: Instant) {}
+
+    fn backlog(&mut self) -> &mut Backlog {
+        &mut self.backlog
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        None
+    }
+}
+
+struct Setup {
+    logger: Logger,
+    stalled: Arc<AtomicBool>,
+    lines: Arc<AtomicUsize>,
+}
+
+fn setup(overflow: Overflow, write_takes: Duration, stalled: bool) -> Setup {
+    let (stalled, lines) = (
+        Arc::new(AtomicBool::new(stalled)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let disk = Disk {
+        write_takes,
+        stalled: Arc::clone(&stalled),
+        lines: Arc::clone(&lines),
+        backlog: Backlog::default(),
+    };
+    let (name, level) = ("disk".into(), AtomicU8::new(NO_SCOPE));
+    let state = Arc::new(SinkState {
+        name,
+        level,
+        counters: Counters::default(),
+    });
+    let outlets = vec![Outlet::new(Box::new(disk), Arc::clone(&state), 0)];
+    let writer = Writer::new(
+        outlets,
+        vec![Renderer::new(Layout::Text, Origin::new("x", "y"))],
+    );
+    let (queue, states) = (Queue::new(8192), vec![state]);
+    let shared = Shared::new(queue, overflow, Verbosity::ALL, Vec::new(), states, writer);
+    let logger = Logger::new(Arc::new(shared), Vec::new(), Vec::new(), Vec::new());
+    Setup {
+        logger,
+        stalled,
+        lines,
+    }
+}
+
+fn log(logger: &dyn log::Log, number: usize) {
+    let arguments = format_args!("peer admitted uid=33 gid=33 pid={number} rule=1");
+    logger.log(
+        &log::Record::builder()
+            .level(log::Level::Info)
+            .args(arguments)
+            .build(),
+    );
+}
+
+/// Bytes of this process in memory (proc(5), statm).
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+fn a_stop_loses_nothing_on_a_slow_disk() {
+    let _alone = alone();
+    let setup = setup(Overflow::Block, Duration::from_micros(100), false);
+    let guard = setup.logger.start_writer(Arc::new(|_| Ok(()))).unwrap();
+    let log_to = setup.logger.as_log();
+    (0..60_000).for_each(|number| log(&*log_to, number));
+    assert!(guard.shutdown());
+    assert_eq!(setup.lines.load(Ordering::Relaxed), 60_000);
+}
+
+#[test]
+fn a_stalled_disk_takes_no_memory_and_no_time() {
+    let _alone = alone();
+    let setup = setup(Overflow::Drop, Duration::ZERO, true);
+    let guard = setup.logger.start_writer(Arc::new(|_| Ok(()))).unwrap();
+    let log_to = setup.logger.as_log();
+    let before = resident();
+    let mut slowest = Duration::ZERO;
+    let mut after_first_third = 0;
+    for number in 0..300_000 {
+        let begun = Instant::now();
+        log(&*log_to, number);
+        slowest = slowest.max(begun.elapsed());
+        if number == 100_000 {
+            after_first_third = resident();
+        }
+    }
+    let grown = resident().saturating_sub(before);
+    let late = resident().saturating_sub(after_first_third);
+    eprintln!(
+        "{} KiB more, {} KiB of it late, slowest call {slowest:?}",
+        grown >> 10,
+        late >> 10
+    );
+    assert!(grown <= 8 << 20, "{grown}");
+    assert!(late <= 1 << 20, "{late}");
+    setup.stalled.store(false, Ordering::Relaxed);
+    assert!(guard.shutdown());
+    let dropped: u64 = setup.logger.stats().dropped.iter().sum();
+    let written = setup.lines.load(Ordering::Relaxed) as u64;
+    // Two of the lines written say what was lost.
+    assert_eq!(written - 2 + dropped, 300_000);
+}
+
+#[test]
+fn a_hook_that_fails_starts_nothing_and_lines_can_still_be_written() {
+    let setup = setup(Overflow::Drop, Duration::ZERO, false);
+    log(&*setup.logger.as_log(), 0);
+    let failed = setup
+        .logger
+        .start_writer(Arc::new(|_| Err(std::io::Error::other("no"))));
+    assert!(failed.is_err());
+    setup.logger.drain_blocking();
+    assert_eq!(setup.lines.load(Ordering::Relaxed), 1);
+    let guard = setup.logger.start_writer(Arc::new(|_| Ok(()))).unwrap();
+    log(&*setup.logger.as_log(), 1);
+    drop(guard);
+    assert_eq!(setup.lines.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn more_lines_than_the_queue_holds_are_written_before_the_writer_starts() {
+    let setup = setup(Overflow::Drop, Duration::ZERO, false);
+    let log_to = setup.logger.as_log();
+    (0..20_000).for_each(|number| log(&*log_to, number));
+    drop(setup.logger.start_writer(Arc::new(|_| Ok(()))).unwrap());
+    assert_eq!(setup.lines.load(Ordering::Relaxed), 20_000);
+}
+
+/// Logging inside a Display, from within a logged message.
+struct Nested<'a>(&'a dyn log::Log);
+
+impl std::fmt::Display for Nested<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        log(self.0, 1);
+        f.write_str("outer")
+    }
+}
+
+#[test]
+fn logging_inside_logging_logs_both() {
+    let setup = setup(Overflow::Drop, Duration::ZERO, false);
+    let log_to = setup.logger.as_log();
+    let nested = Nested(&*log_to);
+    let arguments = format_args!("{nested}");
+    log_to.log(
+        &log::Record::builder()
+            .level(log::Level::Info)
+            .args(arguments)
+            .build(),
+    );
+    setup.logger.drain_blocking();
+    assert_eq!(setup.lines.load(Ordering::Relaxed), 2);
+}

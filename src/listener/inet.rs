@@ -31,6 +31,9 @@ pub(super) fn bind(
         .map_err(refuse)?;
     // Connections of an earlier server in TIME_WAIT must not keep the port (socket(7)).
     sockopt::set_socket_reuseaddr(&socket, true).map_err(refuse)?;
+    // Inherited by what is accepted: answers are written whole, and none may wait
+    // for an acknowledgement of the one before (tcp(7)).
+    sockopt::set_tcp_nodelay(&socket, true).map_err(refuse)?;
     if address.is_ipv6() {
         // An IPv4 peer would otherwise come in under a mapped address.
         sockopt::set_ipv6_v6only(&socket, true).map_err(refuse)?;

@@ -274,6 +274,7 @@ impl EventLoop {
             let _ = epoll::delete(&self.epoll, client);
         }
         end(seat.visit);
+        self.shared.seated.fetch_sub(1, Ordering::SeqCst);
         self.shared.exhaustion.freed();
         self.shared.resume_loops();
     }
@@ -367,6 +368,7 @@ impl EventLoop {
             exit_watched: false,
             timer: None,
         };
+        self.shared.seated.fetch_add(1, Ordering::SeqCst);
         self.seats.fill(token, seat);
         self.step(token, Signals::default(), now);
     }

@@ -229,6 +229,7 @@ impl Builder {
         let rules = Arc::new(self.rules);
         let shared = Shared {
             max_connections: AtomicUsize::new(self.limits.max_connections),
+            seated: AtomicUsize::new(0),
             pool: Pool::new(pool_bound(self.limits.max_connections, self.overload)),
             listener: self.listener,
             protocol: self.protocol,

@@ -28,6 +28,8 @@ use crate::service::{CloseReason, Connection, Kind, Protocol};
 /// Room for data in transit, for each thread; only what is used costs memory.
 /// Beyond the largest record that a Unix socket carries with default settings.
 pub(super) const BUFFER_SIZE: usize = 256 * 1024;
+/// How many newcomers beyond `max_connections` loops examine at once (`overload=refuse`).
+const EXAMINED: usize = 64;
 
 /// How connections are shared out among threads (`threads=`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +75,8 @@ pub(super) struct Shared {
     pub(super) reserve: Reserve,
     pub(super) connection_kind: Kind,
     pub(super) max_connections: AtomicUsize,
+    /// Connections that the loops hold, those under examination included.
+    pub(super) seated: AtomicUsize,
     pub(super) admission: Arc<Admission>,
     pub(super) registry: Registry,
     pub(super) exhaustion: Exhaustion,
@@ -177,7 +181,7 @@ impl Shared {
     /// Whether no loop may take newcomers now. Then the one who asked pauses,
     /// and is rung when a connection closes.
     pub(super) fn must_pause(&self) -> bool {
-        if self.overload == Overload::Refuse || !self.is_full() {
+        if !self.is_full() {
             return false;
         }
         self.paused.store(true, Ordering::SeqCst);
@@ -186,7 +190,17 @@ impl Shared {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.admission.open() >= self.max_connections.load(Ordering::Relaxed)
+        let bound = self.max_connections.load(Ordering::Relaxed);
+        let taken = self
+            .seated
+            .load(Ordering::SeqCst)
+            .max(self.admission.open());
+        match self.overload {
+            Overload::Wait => taken >= bound,
+            // They are accepted to be turned away, but those who are still being
+            // examined are bounded all the same.
+            Overload::Refuse => taken >= bound.saturating_add(EXAMINED),
+        }
     }
 
     /// A connection closed: loops that paused may listen again.

@@ -383,7 +383,8 @@ impl Play<'_> {
                 let seen = &mut self.peers[other].seen;
                 let from = seen.len();
                 self.ends[other].as_mut().unwrap().read(1 << 20, seen);
-                for got in seen[from..].to_vec() {
+                let news = seen[from..].to_vec();
+                for got in news {
                     match got {
                         Got::Deliver {
                             id: number, body, ..

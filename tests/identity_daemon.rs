@@ -25,10 +25,14 @@ struct Daemon {
 
 impl Daemon {
     fn start(lab: &Lab, options: &[&str]) -> Self {
+        Self::start_program(lab, Path::new(env!("CARGO_BIN_EXE_secure_socket")), options)
+    }
+
+    fn start_program(lab: &Lab, program: &Path, options: &[&str]) -> Self {
         let (socket, log) = (lab.path("run/socket"), lab.path("log"));
         // Another server's, under another user, is not for this one.
         let _ = std::fs::remove_dir_all(lab.path("run"));
-        let child = daemon(&socket, options)
+        let child = daemon_of(program, &socket, options)
             .stdout(std::fs::File::create(&log).unwrap())
             .stderr(Stdio::inherit())
             .spawn()
@@ -54,7 +58,15 @@ impl Drop for Daemon {
 }
 
 fn daemon(socket: &Path, options: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_secure_socket"));
+    daemon_of(
+        Path::new(env!("CARGO_BIN_EXE_secure_socket")),
+        socket,
+        options,
+    )
+}
+
+fn daemon_of(program: &Path, socket: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command
         .arg(format!("socket_path={}", socket.display()))
         .args(options);
@@ -342,4 +354,89 @@ fn a_reload_can_not_ask_for_a_checker_that_was_never_started() {
     let mut client = run(&trusted, &WEB, &script);
     assert_eq!(said(&out), "served", "everything stays as it was");
     client.wait().unwrap();
+}
+
+/// The kernel is made to answer as one before 6.5 by a filter.
+#[test]
+fn without_pidfds_rules_on_processes_are_refused_unless_less_is_good_enough() {
+    let Some(lab) = lab_with_out("daemon-old") else {
+        return;
+    };
+    let trusted = lab.program("trusted");
+    let start = |options: &str| {
+        let words = [
+            env!("CARGO_BIN_EXE_secure_socket"),
+            &format!("socket_path={}", lab.path("run/socket").display()),
+            &format!("allow=uid:33,exe:{}", trusted.display()),
+            options,
+        ]
+        .join("\u{1f}");
+        let mut command = Command::new(&trusted);
+        command.args(HELPER_ARGS);
+        prepare(&mut command, &format!("old-kernel;run {words}"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let no_pidfd = "this kernel has no pidfd for sockets";
+    check_refused(
+        start("sandbox=enforce"),
+        &[no_pidfd, "run Linux 6.5 or later"],
+    );
+    let log = lab.path("log");
+    let mut command = start("sandbox=best_effort");
+    command.stdout(std::fs::File::create(&log).unwrap());
+    let child = command.spawn().unwrap();
+    let daemon = Daemon {
+        child,
+        log,
+        socket: lab.path("run/socket"),
+    };
+    until("the daemon is ready", || daemon.logged("ready: "));
+    assert!(daemon.logged(no_pidfd) && daemon.logged("processes are held by number"));
+    let out = lab.path("out/fate");
+    let script = format!("connect {};ask {}", daemon.socket.display(), out.display());
+    let mut client = run(&trusted, &WEB, &script);
+    assert_eq!(said(&out), "served");
+    client.wait().unwrap();
+}
+
+#[test]
+fn the_client_program_verifies_its_server_and_proves_itself() {
+    let Some(lab) = lab_with_out("daemon-ctl") else {
+        return;
+    };
+    let (ctl, server) = (lab.path("ctl"), lab.path("server"));
+    std::fs::copy(env!("CARGO_BIN_EXE_secure_socketctl"), &ctl).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_secure_socket"), &server).unwrap();
+    let rule = format!("allow=uid:33|uid:0,exe:{}", ctl.display());
+    let daemon = Daemon::start_program(&lab, &server, &[&rule, "process_proof=yes"]);
+    let ask = |user: &As, proof: &str, server: &str| {
+        let mut command = Command::new("setpriv");
+        command
+            .arg(format!("--reuid={}", user.uid))
+            .arg(format!("--regid={}", user.gid));
+        command
+            .args(["--clear-groups", "--"])
+            .arg(&ctl)
+            .arg("connect");
+        command.arg(format!("socket_path={}", daemon.socket.display()));
+        command.args([proof, server]).stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"hello");
+        let output = child.wait_with_output().unwrap();
+        println!("{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let exe = format!("server=uid:0,exe:{}", server.display());
+    assert_eq!(ask(&WEB, "process_proof=yes", "server=uid:0"), "hello");
+    assert_eq!(ask(&ROOT, "process_proof=yes", &exe), "hello");
+    // Without the proof, with another server expected, and unable to see its program.
+    assert!(!ask(&WEB, "process_proof=no", "server=uid:0").contains("hello"));
+    assert_eq!(ask(&WEB, "process_proof=yes", "server=uid:33"), "");
+    assert_eq!(
+        ask(&ROOT, "process_proof=yes", "server=uid:0,exe:/bin/sh"),
+        ""
+    );
+    assert_eq!(ask(&WEB, "process_proof=yes", &exe), "");
 }

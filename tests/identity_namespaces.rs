@@ -77,12 +77,11 @@ fn check(
         .args(args)
         .arg(lab.path("trusted"))
         .args(HELPER_ARGS);
-    let serve_step = if setup == "starved" {
-        "serve-starved"
-    } else {
-        "serve"
+    let (setup, serve_step) = match setup {
+        "starved" => ("", "serve-starved"),
+        "old-kernel;by-number" => ("old-kernel;", "serve-by-number"),
+        _ => (setup, "serve"),
     };
-    let setup = setup.trim_start_matches("starved");
     let script = format!("{setup}{serve_step} {} {rule}", path.display());
     let mut server_process = serve(command, &path, &script);
     let script = format!("{peer}connect {};wait", path.display());
@@ -300,4 +299,27 @@ fn without_a_free_descriptor_processes_are_unreadable_and_users_are_not() {
         "name:trusted",
         "unreadable_name, rule 1",
     );
+}
+
+/// The kernel is made to answer as one before 6.5 by a filter.
+#[test]
+fn without_pidfds_a_process_is_unreadable_or_by_best_effort_held_by_number() {
+    let Some(lab) = lab_with_sockets("old") else {
+        return;
+    };
+    let server = ["setpriv", "--"];
+    let exe = format!("exe:{}", lab.path("trusted").display());
+    check(&lab, &server, "old-kernel;", &WEB, "", "uid:33", "rule 1");
+    check(
+        &lab,
+        &server,
+        "old-kernel;",
+        &WEB,
+        "",
+        &exe,
+        "unreadable_exe",
+    );
+    let weaker = "old-kernel;by-number";
+    check(&lab, &server, weaker, &WEB, "", &exe, "rule 1");
+    check(&lab, &server, weaker, &WEB, "", "exe:/bin/sh", "no_rule");
 }

@@ -92,6 +92,16 @@ impl Policy {
         users.next().filter(|_| users.next().is_none())
     }
 
+    /// The only user that it can admit and that needs a right to reach the socket, if
+    /// there is just one: neither the server's own, who owns it, nor root.
+    pub fn only_other_uid(&self) -> Option<Uid> {
+        let users = self.authorised_users()?;
+        let mut others = users
+            .into_iter()
+            .filter(|uid| *uid != self.own_user() && *uid != Uid::ROOT);
+        others.next().filter(|_| others.next().is_none())
+    }
+
     /// The groups that its allow rules name.
     pub fn authorised_groups(&self) -> BTreeSet<Gid> {
         let criteria = self.allow.iter().flat_map(Rule::criteria);
@@ -272,6 +282,15 @@ mod tests {
         assert_eq!(one(&["uid:33", "uid:34"]), None);
         assert_eq!(one(&["uid:33", "gid:1"]), None);
         assert_eq!(one(&["uid:33|gid:1"]), None);
+    }
+
+    #[test]
+    fn neither_root_nor_the_server_needs_a_right_to_the_socket() {
+        let other = |allow: &[&str]| policy(allow, &[]).only_other_uid().map(Uid::as_raw);
+        assert_eq!(other(&["uid:0|uid:self|uid:33"]), Some(33));
+        assert_eq!(other(&["uid:33|uid:34"]), None);
+        assert_eq!(other(&["uid:0"]), None);
+        assert_eq!(other(&["uid:33", "exe:/a"]), None);
     }
 
     #[test]

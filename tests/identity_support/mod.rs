@@ -394,6 +394,13 @@ pub fn run_script() {
                 set_mode(Path::new(value), 0o666);
                 std::thread::sleep(Duration::from_secs(600));
             }
+            "old-kernel" => forget_pidfds(),
+            "run" => {
+                let mut words = value.split('\u{1f}');
+                let mut command = Command::new(words.next().unwrap());
+                panic!("exec: {}", command.args(words).env_remove(SCRIPT).exec());
+            }
+            "serve-by-number" => serve_by(value, PidfdSource::SocketOrNumber),
             "serve" => serve(value),
             "serve-starved" => serve_starved(value),
             "reuse" => reuse::of_the_peer(Path::new(value)),
@@ -449,6 +456,35 @@ fn serve(value: &str) {
     set_mode(Path::new(path), 0o666);
     let (stream, _) = listener.accept().unwrap();
     println!("\nVERDICT {}", judge.verdict(&stream));
+}
+
+/// The same with a process that may be held by its number.
+fn serve_by(value: &str, source: PidfdSource) {
+    let (path, rule) = value.split_once(' ').unwrap();
+    let judge = Judge::new(&[rule], &[]);
+    let listener = UnixListener::bind(path).unwrap();
+    set_mode(Path::new(path), 0o666);
+    let (stream, _) = listener.accept().unwrap();
+    let peer = Peer::from_socket(stream.as_fd(), judge.policy.needs(), source);
+    println!("\nVERDICT {}", word(&judge.judge(&peer)));
+}
+
+/// Makes the kernel answer as one before 6.5: SO_PEERPIDFD is no option.
+fn forget_pidfds() {
+    use seccompiler::{
+        SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    };
+    let is_pidfd = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 77);
+    let rule = SeccompRule::new(vec![is_pidfd.unwrap()]).unwrap();
+    let no_such_option = u32::try_from(rustix::io::Errno::NOPROTOOPT.raw_os_error()).unwrap();
+    let filter = SeccompFilter::new(
+        [(libc::SYS_getsockopt, vec![rule])].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(no_such_option),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
 }
 
 /// The same without a free descriptor, then with some again.

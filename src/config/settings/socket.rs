@@ -226,7 +226,7 @@ fn default_group(
         reader.follows(options.group, gid.to_string(), "the one authorised group");
         return Some(gid);
     }
-    let uid = policy.only_one_uid()?;
+    let uid = policy.only_other_uid()?;
     match surroundings.accounts.user_of(uid) {
         Ok(Some((_, gid))) => {
             let why = "primary group of the one authorised user";

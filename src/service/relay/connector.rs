@@ -7,7 +7,8 @@
 //!
 //! Invariants: real and saved ids stay the server's, so a peer can neither
 //! signal nor trace the thread; the queue is bounded; a thread that can't take
-//! its own identity back ends, and every request after that fails.
+//! its own identity back ends, and every request after that fails. A peer that is
+//! root is passed on only by a server that is root itself.
 //!
 //! Not here: how it gets its capabilities (`sandbox`), and waiting for a
 //! connect that is under way. The upstream sees the server's pid.
@@ -33,13 +34,22 @@ pub(super) struct Identity {
     pub(super) groups: Vec<Gid>,
 }
 
+/// Why there is no connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refusal {
+    /// The thread could not become the peer.
+    Identity(Errno),
+    /// The connection could not be made.
+    Connect(Errno),
+}
+
 /// Where the answer comes.
 #[derive(Debug, Default)]
-pub(super) struct Answer(Mutex<Option<Result<Attempt, Errno>>>);
+pub(super) struct Answer(Mutex<Option<Result<Attempt, Refusal>>>);
 
 impl Answer {
     /// The result, once it is there.
-    pub(super) fn take(&self) -> Option<Result<Attempt, Errno>> {
+    pub(super) fn take(&self) -> Option<Result<Attempt, Refusal>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -146,39 +156,37 @@ impl Own {
     }
 
     /// The result, and whether the thread is itself again.
-    fn connect_as(&self, request: &Request) -> (Result<Attempt, Errno>, Result<(), Errno>) {
+    fn connect_as(&self, request: &Request) -> (Result<Attempt, Refusal>, Result<(), Errno>) {
         let socket = match connect::open(&request.target.address, request.kind) {
             Ok(socket) => socket,
-            Err(error) => return (Err(error), Ok(())),
+            Err(error) => return (Err(Refusal::Connect(error)), Ok(())),
         };
-        let result = self.become_peer_and_connect(request, socket);
-        (result, self.come_back(&request.identity))
+        let result = self
+            .become_peer(&request.identity)
+            .map_err(Refusal::Identity);
+        let result = result.and_then(|()| {
+            connect::connect(socket, &request.target.address).map_err(Refusal::Connect)
+        });
+        (result, self.come_back())
     }
 
-    fn become_peer_and_connect(
-        &self,
-        request: &Request,
-        socket: OwnedFd,
-    ) -> Result<Attempt, Errno> {
-        let identity = &request.identity;
+    fn become_peer(&self, identity: &Identity) -> Result<(), Errno> {
+        if identity.uid == Uid::ROOT && !self.uid.is_root() {
+            // On the way back from effective user 0 the kernel clears the
+            // effective capabilities (capabilities(7)), and this thread may not
+            // raise them again.
+            return Err(Errno::PERM);
+        }
         let groups: Vec<_> = identity.groups.iter().map(|gid| group(*gid)).collect();
         ids::set_thread_groups(&groups)?;
         ids::set_thread_res_gid(None, group(identity.gid), None)?;
         // Last, since it may take the capabilities away until it is undone.
         let uid = rustix::fs::Uid::from_raw(identity.uid.as_raw());
-        ids::set_thread_res_uid(None, uid, None)?;
-        connect::connect(socket, &request.target.address)
+        ids::set_thread_res_uid(None, uid, None)
     }
 
-    fn come_back(&self, identity: &Identity) -> Result<(), Errno> {
+    fn come_back(&self) -> Result<(), Errno> {
         ids::set_thread_res_uid(None, self.uid, None)?;
-        if identity.uid == Uid::ROOT && !self.uid.is_root() {
-            // From effective user 0 to another, the kernel clears the effective
-            // capabilities and leaves the permitted ones (capabilities(7)).
-            let mut sets = ids::capabilities(None)?;
-            sets.effective = sets.permitted;
-            ids::set_capabilities(None, sets)?;
-        }
         ids::set_thread_res_gid(None, self.gid, None)?;
         ids::set_thread_groups(&self.groups)
     }

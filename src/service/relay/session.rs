@@ -10,7 +10,7 @@ use rustix::net::SocketType;
 
 use super::Common;
 use super::connect::{self, Attempt};
-use super::connector::Answer;
+use super::connector::{Answer, Refusal};
 use super::flow::{Passing, Shape, Tools};
 use super::introduction;
 use super::joint::{End, Events, Joint, Outcome, Side};
@@ -101,7 +101,7 @@ impl RelaySession {
                 target,
                 until,
             } => match answer.take() {
-                Some(result) => self.attempted(result, target, until, connection, turn.now),
+                Some(result) => self.answered(result, target, until, connection, turn.now),
                 None if is_over(until, turn.now) => self.failed(&target, Errno::TIMEDOUT, turn.now),
                 None => (
                     Stage::Asked {
@@ -201,6 +201,38 @@ impl RelaySession {
             Err(Errno::AGAIN) => wait_for_room(target, now, pause, until),
             Err(error) => {
                 crate::limited!(error, conn = connection.id(); "no connector: {error}");
+                (Stage::Over, Some(Next::Close(CloseReason::ServiceError)))
+            }
+        }
+    }
+
+    /// What the connector answered.
+    fn answered(
+        &mut self,
+        result: Result<Attempt, Refusal>,
+        target: Arc<Target>,
+        until: Option<Instant>,
+        connection: &Connection,
+        now: Instant,
+    ) -> (Stage, Option<Next>) {
+        match result {
+            Ok(attempt) => self.attempted(Ok(attempt), target, until, connection, now),
+            // The upstream's door is shut for this peer; it is not down for others.
+            Err(Refusal::Connect(error @ (Errno::ACCESS | Errno::PERM))) => {
+                crate::limited!(
+                    warning, conn = connection.id();
+                    "upstream {target} can't be reached as the peer: {error}"
+                );
+                (Stage::Choosing, None)
+            }
+            Err(Refusal::Connect(error)) => {
+                self.attempted(Err(error), target, until, connection, now)
+            }
+            Err(Refusal::Identity(error)) => {
+                crate::limited!(
+                    error, conn = connection.id();
+                    "the peer can't be passed on as itself: {error}"
+                );
                 (Stage::Over, Some(Next::Close(CloseReason::ServiceError)))
             }
         }

@@ -13,7 +13,6 @@
 //! Not here: how it gets its capabilities (`sandbox`), and waiting for a
 //! connect that is under way. The upstream sees the server's pid.
 
-use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,5 +1,6 @@
 //! The process checker under load: large executables, full queues, late answers.
 
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod identity_support;

@@ -1,6 +1,7 @@
 //! Process rules in the daemon, behind its walls: who is served, which threads keep
 //! what, and when a session ends.
 
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod identity_support;

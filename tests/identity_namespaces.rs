@@ -1,6 +1,7 @@
 //! Peers that this process sees through the walls of a namespace, or with too few
 //! privileges: mounts, PIDs, users, CAP_SYS_PTRACE, dumpability.
 
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod identity_support;

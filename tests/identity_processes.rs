@@ -1,6 +1,7 @@
 //! Process rules against real processes: right and wrong programs, renamed,
 //! copied, deleted, exec'ed and forked ones.
 
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod identity_support;

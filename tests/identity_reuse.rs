@@ -1,6 +1,7 @@
 //! The attack on process numbers: a process connects and exits, and the trusted
 //! program gets its number before the check.
 
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod identity_support;

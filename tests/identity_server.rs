@@ -1,5 +1,6 @@
 //! The client's side: a server is judged as a peer is, by user and executable.
 
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod identity_support;

@@ -1,6 +1,7 @@
 //! Users, groups and supplementary groups: policies against real processes that
 //! run under real ids, each with the verdict and the reason that it must have.
 
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod identity_support;

@@ -1,5 +1,6 @@
 //! Starts the daemon for a test, talks to it as other users, and says plainly
 //! what a test needs that this machine lacks.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(
     dead_code,
     unreachable_pub,

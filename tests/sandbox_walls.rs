@@ -69,6 +69,17 @@ impl Drop for Directory {
     }
 }
 
+/// A queue that the child creates; removed when dropped.
+struct Queue(String);
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let name = CString::new(self.0.as_str()).expect("no NUL");
+        // SAFETY: a string that ends in NUL.
+        unsafe { libc::mq_unlink(name.as_ptr()) };
+    }
+}
+
 fn describe(output: &Output) -> String {
     format!(
         "{:?}\nstdout: {}\nstderr: {}",
@@ -174,11 +185,8 @@ fn a_worker_is_confined_to_its_paths_and_ports() {
 
 fn the_log_with_every_sink_lives() {
     let directory = Directory::new();
-    let queue = format!("/sandbox_walls.{}", std::process::id());
-    check_succeeds(&["log", &directory.path(), &queue]);
-    let name = CString::new(queue).expect("no NUL");
-    // SAFETY: a string that ends in NUL.
-    unsafe { libc::mq_unlink(name.as_ptr()) };
+    let queue = Queue(format!("/sandbox_walls.{}", std::process::id()));
+    check_succeeds(&["log", &directory.path(), &queue.0]);
 }
 
 fn a_server_lives_under_each_choice_of_threads() {

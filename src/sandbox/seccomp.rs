@@ -3,7 +3,8 @@
 //! `base` is for the main thread, and all that it starts inherit it; each role
 //! adds its own; the kernel takes the strictest answer of all. A filter of its
 //! own answers clone3 with ENOSYS, since the flags of a new thread can only be
-//! read in those of clone.
+//! read in those of clone; another answers openat with EACCES in threads that
+//! need no file, since free(3) of glibc opens one.
 
 use seccompiler::sock_filter;
 
@@ -65,7 +66,18 @@ pub(super) fn install_role(role: Role, action: SeccompAction) -> Result<(), Sand
     if role == Role::Supervisor {
         return Ok(());
     }
+    if opens_nothing(role) {
+        install("no_open", action)?;
+    }
     install(role.name(), action)
+}
+
+/// Roles whose filter knows openat only because the C library tries it.
+const fn opens_nothing(role: Role) -> bool {
+    matches!(
+        role,
+        Role::EchoWorker | Role::RelayWorker | Role::BrokerWorker | Role::Metrics | Role::Connector
+    )
 }
 
 fn install(name: &'static str, action: SeccompAction) -> Result<(), SandboxError> {

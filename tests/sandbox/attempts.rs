@@ -93,6 +93,25 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
     attempt("bind", libc::SYS_bind, [0, 0, 0, 0, 0, 0]),
     attempt("listen", libc::SYS_listen, [0, 0, 0, 0, 0, 0]),
     attempt_but(
+        "open shadow",
+        libc::SYS_openat,
+        [AT_FDCWD, PATH, 0, 0, 0, 0],
+        // Landlock says which files are to be read; threads that serve peers
+        // are told that there are none.
+        &[
+            (Role::Supervisor, Fate::Refused),
+            (Role::EchoWorker, Fate::Refused),
+            (Role::RelayWorker, Fate::Refused),
+            (Role::BrokerWorker, Fate::Refused),
+            (Role::EmbeddedWorker, Fate::Refused),
+            (Role::LogWriter, Fate::Refused),
+            (Role::LogCompressor, Fate::Refused),
+            (Role::ProcessChecker, Fate::Refused),
+            (Role::Connector, Fate::Refused),
+            (Role::Metrics, Fate::Refused),
+        ],
+    ),
+    attempt_but(
         "open shadow for writing",
         libc::SYS_openat,
         [AT_FDCWD, PATH, 1, 0, 0, 0],
@@ -204,7 +223,13 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         // Its work; here it has no capability for it, but is root already.
         &[(Role::Connector, Fate::Done)],
     ),
-    attempt("capset", libc::SYS_capset, [0, 0, 0, 0, 0, 0]),
+    attempt_but(
+        "capset",
+        libc::SYS_capset,
+        [0, 0, 0, 0, 0, 0],
+        // It takes back what is permitted to it.
+        &[(Role::Connector, Fate::Refused)],
+    ),
     attempt("prctl dumpable", libc::SYS_prctl, [4, 1, 0, 0, 0, 0]),
     attempt("prctl seccomp", libc::SYS_prctl, [22, 1, 0, 0, 0, 0]),
     attempt("prlimit64", libc::SYS_prlimit64, [0, 7, 0, 0, 0, 0]),

@@ -36,6 +36,8 @@ pub(crate) fn serve(socket: &Path, threads: &str, walls: &str, allowed: &[&str])
     let options = Options::new(address).nonblocking(threads != Threads::Multi);
     let listener = Listener::bind(&options).expect("bound");
 
+    // Read once, and hidden afterwards.
+    let _ = secure_socket::peer::id_maps();
     let mut privileged = Vec::new();
     let mut rules = Rules::new(policy);
     if by_process {

@@ -140,7 +140,7 @@ impl fmt::Display for NotEscaped {
 
 impl std::error::Error for NotEscaped {}
 
-/// The inverse of [`line`]: gives the text that was escaped. Takes only what
+/// The inverse of [`line()`]: gives the text that was escaped. Takes only what
 /// `line` writes, so that each text has one escaped form.
 pub fn unline(escaped: &str) -> Result<String, NotEscaped> {
     let mut text = String::with_capacity(escaped.len());
@@ -163,7 +163,7 @@ pub fn unline(escaped: &str) -> Result<String, NotEscaped> {
     Ok(text)
 }
 
-/// The inverse of [`line`] after [`Untrusted`]: gives the bytes.
+/// The inverse of [`line()`] after [`Untrusted`]: gives the bytes.
 pub fn unline_bytes(escaped: &str) -> Result<Vec<u8>, NotEscaped> {
     let text = unline(escaped)?;
     let mut bytes = Vec::with_capacity(text.len());

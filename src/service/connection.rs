@@ -96,6 +96,7 @@ impl Connection {
         self.kind.packets
     }
 
+    #[cfg(feature = "relay")]
     /// Whether a receive has to look for descriptors that the peer sent, because
     /// the kernel doesn't refuse them to it.
     pub(crate) fn watches_descriptors(&self) -> bool {

@@ -97,7 +97,7 @@ impl Compressor {
 
     /// Finishes what an earlier process left, then serves until told to stop.
     pub(in super::super) fn run(self) {
-        self.report(self.remove_temporaries());
+        self.report(self.remove_leftovers());
         loop {
             while !self.stopped() && self.report(self.sweep()) {}
             if self.stopped() || self.wakes.recv().is_err() {
@@ -119,13 +119,25 @@ impl Compressor {
         })
     }
 
-    fn remove_temporaries(&self) -> io::Result<bool> {
-        for archive in self.directory.archives()? {
-            if archive.stage == Stage::Temporary {
-                self.directory.remove(&archive.name(&self.directory.base))?;
+    /// Finishes what needs no time: half archives go, and so do originals whose
+    /// archive is whole, as it is under its own name.
+    fn remove_leftovers(&self) -> io::Result<bool> {
+        let base = &self.directory.base;
+        let archives = self.directory.archives()?;
+        for archive in &archives {
+            let is_done = archive.stage == Stage::Plain
+                && archives.contains(&archive.at_stage(Stage::Compressed))
+                && self.is_our_file(&archive.at_stage(Stage::Compressed))?
+                && self.is_our_file(archive)?;
+            if archive.stage == Stage::Temporary || is_done {
+                self.directory.remove(&archive.name(base))?;
             }
         }
         Ok(true)
+    }
+
+    fn is_our_file(&self, archive: &Archive) -> io::Result<bool> {
+        Ok(self.is_ours(&self.directory.stat(&archive.name(&self.directory.base))?))
     }
 
     /// Removes what is too much, then compresses one file.

@@ -147,7 +147,9 @@ impl Queue {
         if taken < most && self.reserved.load(Ordering::Relaxed) {
             taken += self.drain_reserve(&mut take);
         }
-        if taken > 0 && self.waiters.load(Ordering::SeqCst) > 0 {
+        // Callers that wait come back to much room at once, not one by one.
+        let roomy = taken < most || self.ordinary.len() <= self.ordinary.capacity() / 2;
+        if taken > 0 && roomy && self.waiters.load(Ordering::SeqCst) > 0 {
             drop(
                 self.room_lock
                     .lock()

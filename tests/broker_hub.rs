@@ -751,7 +751,7 @@ fn when_stopping_nothing_new_is_taken_and_what_is_open_ends() {
         pattern: pattern("s"),
     }]);
     asker.send(&[request(1, "s", b"")]);
-    broker.stop();
+    broker.stop(Instant::now());
     asker.port.go_away(Duration::from_secs(3));
     asker.send(&[request(2, "s", b""), publish("a", b""), subscribe(3, "a")]);
     let got = asker.read();

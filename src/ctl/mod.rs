@@ -6,6 +6,7 @@
 //! Not here: the protocol of the broker (`client`), the chain of the trail
 //! (`trail`), the reading of options (`config`).
 
+mod broker;
 mod connect;
 
 use std::error::Error;
@@ -80,7 +81,18 @@ fn run(command: CtlCommand) -> Result<u8, Failure> {
         CtlCommand::Help(None) => print(&config::help::ctl_overview()),
         CtlCommand::Help(Some(key)) => print(&config::help::option(key)),
         CtlCommand::Version => print(&format!("secure_socketctl {}\n", env!("CARGO_PKG_VERSION"))),
-        _ => Err(Failure::new(exit::USAGE, "not built yet")),
+        CtlCommand::Publish(target, messages, subject) => {
+            broker::publish(&target, &messages, &subject)
+        }
+        CtlCommand::Subscribe(target, messages, pattern) => {
+            broker::subscribe(&target, &messages, &pattern)
+        }
+        CtlCommand::Request(target, messages, subject) => {
+            broker::request(&target, &messages, &subject)
+        }
+        CtlCommand::Respond(target, messages, responder) => {
+            broker::respond(&target, &messages, &responder)
+        }
     }
 }
 

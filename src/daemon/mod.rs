@@ -97,7 +97,8 @@ fn serve_logged(
     let (checker, checker_threads) = rooms::checker(settings)?;
     let rules = rooms::rules(settings, &kernel, checker.clone(), None)?;
     let relay = relay::open(settings)?;
-    let protocol = rooms::protocol(settings, relay.as_ref())?;
+    let broker = rooms::broker(settings)?;
+    let protocol = rooms::protocol(settings, relay.as_ref(), broker.as_ref(), &rules);
     let options = rooms::listener_options(settings, &*protocol);
     let mut handed = handed_over().map_err(fault::of_bind)?;
     let records = records::Opened::open(settings, take_named(&mut handed, "metrics"))?;
@@ -152,6 +153,7 @@ fn serve_logged(
         signals,
         notify,
         sealed,
+        broker,
         logger,
         kernel,
         checker,

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Origin;
@@ -15,6 +16,7 @@ use crate::logging::Logger;
 use crate::peer::{Checker, CheckerReach, Kernel, Pins};
 use crate::sandbox::Sealed;
 use crate::server::{Handle, Overseer, Rules};
+use crate::service::broker::Broker;
 
 /// How often passed over refusals are told, while there are any.
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
@@ -29,6 +31,7 @@ pub(super) struct Means<'a> {
     pub(super) signals: Signals,
     pub(super) notify: Option<Notify>,
     pub(super) sealed: Sealed,
+    pub(super) broker: Option<Arc<Broker>>,
     pub(super) logger: Logger,
     pub(super) kernel: Kernel,
     pub(super) checker: Option<Checker>,
@@ -110,6 +113,9 @@ impl<'a> Warden<'a> {
         let before = before.as_ref().map(|rules| rules.inspector.pins());
         match self.reread(before) {
             Ok((settings, rules, metrics)) => {
+                if let Some(broker) = &self.means.broker {
+                    broker.reload(settings.service.broker, settings.service.permits.clone());
+                }
                 let closed = handle.reload(rules, settings.limits.admission.clone());
                 let logger = &self.means.logger;
                 logger.set_verbosity(settings.logs.verbosity);

@@ -17,6 +17,7 @@ use crate::peer::{
 use crate::policy::Policy;
 use crate::sandbox::{Access, Capability, Mode, PathGrant, Plan, PrivilegedThread, Role, Sealed};
 use crate::server::{Choice, OnThreadStart, Rules, Threads};
+use crate::service::broker::{Broker, BrokerService};
 use crate::service::relay::{PIPES_MAX, Relay};
 use crate::service::{Echo, Protocol};
 use crate::{exit, ids};
@@ -212,21 +213,37 @@ pub(super) fn rules_of(
     Ok(rules)
 }
 
-/// The service.
+/// The service: echo, if it is neither of those that were opened.
 pub(super) fn protocol(
     settings: &Settings,
     relay: Option<&Arc<Relay>>,
-) -> Result<Arc<dyn Protocol>, Fault> {
+    broker: Option<&Arc<Broker>>,
+    rules: &Rules,
+) -> Arc<dyn Protocol> {
     if let Some(relay) = relay {
-        return Ok(Arc::<Relay>::clone(relay));
+        return Arc::<Relay>::clone(relay);
     }
-    match settings.service.service {
-        Service::Echo => Ok(Arc::new(Echo)),
-        other => Err(Fault::plain(
-            exit::CONFIG,
-            format!("service={}: not built yet", other.word()),
-        )),
+    let Some(broker) = broker else {
+        return Arc::new(Echo);
+    };
+    let service = BrokerService::new(Arc::clone(broker));
+    Arc::new(match settings.peers.process_proof {
+        Choice::No => service,
+        Choice::Auto | Choice::Yes => service.with_proof(rules.inspector.clone()),
+    })
+}
+
+/// The broker, where that is the service.
+pub(super) fn broker(settings: &Settings) -> Result<Option<Arc<Broker>>, Fault> {
+    if settings.service.service != Service::Broker {
+        return Ok(None);
     }
+    if settings.socket.kind == crate::listener::Kind::SeqPacket {
+        let text = "service=broker: its frames are cut anywhere, expected protocol=SOCK_STREAM";
+        return Err(Fault::plain(exit::CONFIG, text.to_owned()));
+    }
+    let permits = settings.service.permits.clone();
+    Ok(Some(Broker::new(settings.service.broker, permits)))
 }
 
 pub(super) fn listener_options(settings: &Settings, protocol: &dyn Protocol) -> Options {

@@ -39,6 +39,13 @@ impl FrameLimit {
         }
     }
 
+    /// So much larger that a publication of this size still arrives with its stamp.
+    #[must_use]
+    pub fn with_stamp(self) -> Self {
+        let stamp = u32::try_from(STAMP_BYTES).unwrap_or(0);
+        Self(self.0.saturating_add(stamp)).min(Self::MAX)
+    }
+
     /// The bound in bytes.
     pub const fn bytes(self) -> u32 {
         self.0

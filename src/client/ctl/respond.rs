@@ -96,7 +96,9 @@ pub fn respond(
         }
         crew.start()?;
         done += crew.answer(client)?;
-        crew.wait(client)?;
+        if responder.count.is_none_or(|count| done < count) {
+            crew.wait(client)?;
+        }
     }
     Ok(())
 }

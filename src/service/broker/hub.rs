@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use crate::frame::{ErrorCode, Frame, FrameLimit, Pattern};
 use crate::peer::Facts;
+use crate::service::Waker;
 
 use super::limits::{Accounts, Limits, Quota};
 use super::member::{Identity, Member};
@@ -29,6 +31,9 @@ pub struct Broker {
     sequence: AtomicU64,
     turns: AtomicU64,
     stopping: AtomicBool,
+    stops_at: OnceLock<Instant>,
+    /// Connections that have not joined yet.
+    newcomers: Mutex<HashMap<u64, Waker>>,
 }
 
 struct Settings {
@@ -51,6 +56,8 @@ impl Broker {
             sequence: AtomicU64::new(1),
             turns: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
+            stops_at: OnceLock::new(),
+            newcomers: Mutex::default(),
         })
     }
 
@@ -151,10 +158,32 @@ impl Broker {
         drop(member.outbox.lock());
     }
 
-    /// From here on nothing new is accepted: ERROR 9. The connections are told by
-    /// [`Port::go_away`].
-    pub fn stop(&self) {
+    /// From here on nothing new is accepted: ERROR 9. The connections' own threads are
+    /// woken, to tell their peers ([`Port::go_away`]) that all is over at `until`.
+    pub fn stop(&self, until: Instant) {
+        let _ = self.stops_at.set(until);
         self.stopping.store(true, Ordering::Release);
+        for waker in self.newcomers().values() {
+            waker.wake();
+        }
+        for member in self.members().values() {
+            member.outbox.lock().wake();
+        }
+    }
+
+    /// When all is over, once the broker stops.
+    pub(super) fn stops_at(&self) -> Option<Instant> {
+        self.stops_at.get().copied()
+    }
+
+    /// A connection that exchanges greetings.
+    pub(super) fn come(&self, connection: u64, waker: Waker) {
+        self.newcomers().insert(connection, waker);
+    }
+
+    /// It has joined, or has gone.
+    pub(super) fn came(&self, connection: u64) {
+        self.newcomers().remove(&connection);
     }
 
     /// Whether [`Broker::stop`] was called.
@@ -195,6 +224,12 @@ impl Broker {
 
     fn settings(&self) -> MutexGuard<'_, Settings> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn newcomers(&self) -> MutexGuard<'_, HashMap<u64, Waker>> {
+        self.newcomers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn members(&self) -> MutexGuard<'_, HashMap<u64, Arc<Member>>> {

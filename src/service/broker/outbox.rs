@@ -386,7 +386,8 @@ impl Out {
         }
     }
 
-    fn wake(&self) {
+    /// Has the connection's own thread look at it.
+    pub(super) fn wake(&self) {
         if let Some(sink) = &self.sink {
             sink.wake();
         }

@@ -16,7 +16,7 @@ use crate::frame::{ErrorCode, Frame, FrameError, Header, Kind, Pattern};
 use super::deliver::Recent;
 use super::hub::{Broker, count_in};
 use super::limits::{Limits, Quota};
-use super::member::{Member, Open};
+use super::member::{Member, Open, Request};
 use super::outbox::Run;
 use super::rights::{Action, Rights};
 use super::routes::{Entry, Role, Route};
@@ -144,7 +144,7 @@ impl Port {
             drop(open);
             if request.end() {
                 request.settle();
-                request.forgive();
+                self.forgive(&request);
                 let text = "nobody answered in time";
                 let id = request.id;
                 let mut out = self.member.outbox.lock();
@@ -155,6 +155,14 @@ impl Port {
                 });
                 out.push_out();
             }
+        }
+    }
+
+    /// The responder needn't answer any more; it may have waited for just that.
+    fn forgive(&self, request: &Request) {
+        request.forgive();
+        if self.broker.is_stopping() {
+            request.responder.outbox.lock().wake();
         }
     }
 
@@ -181,7 +189,7 @@ impl Port {
         for request in open.asked.values() {
             account.requests.subtract(1);
             if request.end() {
-                request.forgive();
+                self.forgive(request);
             }
         }
         self.member.outbox.lock().close();
@@ -195,6 +203,9 @@ impl Port {
                 text,
             });
             out.push_out();
+            if self.broker.is_stopping() {
+                out.wake();
+            }
         }
     }
 }
@@ -220,6 +231,10 @@ pub struct Batch<'p> {
 impl Batch<'_> {
     /// Does what a frame asks for. False when the connection is to end.
     pub fn frame(&mut self, frame: &Frame<'_>) -> bool {
+        // What came before is done before.
+        if !matches!(frame, Frame::Publish { .. }) {
+            self.deliver_run(false);
+        }
         match *frame {
             Frame::Publish { id, subject, body } => self.publish(id, subject, body),
             Frame::Request { id, subject, body } => self.request(id, subject, body),
@@ -247,6 +262,7 @@ impl Batch<'_> {
 
     /// Refuses a frame beyond the limit.
     pub fn too_large(&mut self, header: &Header) {
+        self.deliver_run(false);
         let text = format!("expected at most {} bytes", self.port.limits.frame.bytes());
         // Its id is not what OK or ERROR of these would carry.
         let id = if header.kind == Kind::Pong {
@@ -270,7 +286,6 @@ impl Batch<'_> {
         if self.may_not(id, Action::Subscribe, pattern) {
             return;
         }
-        self.deliver_run(false);
         let member = Arc::clone(&self.port.member);
         let entry = Entry::new(Arc::clone(&member), id, pattern);
         let added = {
@@ -307,7 +322,6 @@ impl Batch<'_> {
         if self.may_not(id, Action::Serve, pattern) {
             return;
         }
-        self.deliver_run(false);
         let member = Arc::clone(&self.port.member);
         let entry = Entry::new(Arc::clone(&member), id, pattern);
         let added = {
@@ -349,7 +363,6 @@ impl Batch<'_> {
     }
 
     fn unsubscribe(&mut self, id: u64) {
-        self.deliver_run(false);
         let member = Arc::clone(&self.port.member);
         let Some(entry) = member.open().subscriptions.remove(&id) else {
             return self.refuse(id, ErrorCode::Gone, "no such subscription");

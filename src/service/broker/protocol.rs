@@ -18,7 +18,7 @@ pub struct BrokerService {
 }
 
 impl BrokerService {
-    /// Serves this broker. No peer is asked for a proof; a rule that names an
+    /// Serves this broker. No peer is asked for a proof: a rule that names an
     /// executable then has the gap that a process may run another program between
     /// connect and check.
     pub fn new(broker: Arc<Broker>) -> Self {
@@ -71,7 +71,7 @@ impl Protocol for BrokerService {
         )))
     }
 
-    fn drain(&self, _until: Instant) {
-        self.broker.stop();
+    fn drain(&self, until: Instant) {
+        self.broker.stop(until);
     }
 }

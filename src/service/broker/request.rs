@@ -50,7 +50,6 @@ enum Nobody {
 
 impl Batch<'_> {
     pub(super) fn request(&mut self, id: u64, subject: Subject<'_>, body: &[u8]) {
-        self.deliver_run(false);
         if let Err((code, text)) = self.may_request(id, subject) {
             return self.refuse(id, code, &text);
         }
@@ -186,7 +185,6 @@ impl Batch<'_> {
     }
 
     pub(super) fn reply(&mut self, number: u64, body: &[u8]) {
-        self.deliver_run(false);
         let request = self.port.member.open().owed.remove(&number);
         let Some(request) = request.filter(|request| request.end()) else {
             return self.refuse(number, ErrorCode::Gone, "no such request is open");
@@ -208,5 +206,9 @@ impl Batch<'_> {
             Err(Refused::Quota(quota)) => out.end(ErrorCode::Quota, &quota.to_string()),
         }
         self.touch(&request.requester, &mut out);
+        if self.is_stopping() {
+            // It may have been the last thing that it waited for.
+            out.wake();
+        }
     }
 }

@@ -88,6 +88,7 @@ impl BrokerSession {
             None => Stage::Greeting(Greeting { accepts }.encode().to_vec()),
         };
         let decoder = Decoder::new(Side::Client, accepts);
+        broker.come(connection.id(), waker.clone());
         Self {
             broker,
             connection,
@@ -102,7 +103,7 @@ impl BrokerSession {
         if self.closes.is_some_and(|at| at <= turn.now) {
             return Next::Close(self.reason());
         }
-        if let Some(until) = turn.stopping {
+        if let Some(until) = turn.stopping.or_else(|| self.broker.stops_at()) {
             self.drain(until.saturating_duration_since(turn.now));
         }
         self.write();
@@ -252,6 +253,7 @@ impl BrokerSession {
         };
         let facts = authorized.facts().clone();
         let port = self.broker.join(identity, facts, Arc::new(socket), accepts);
+        self.broker.came(self.connection.id());
         self.stage = Stage::Joined(port);
     }
 
@@ -274,7 +276,17 @@ impl BrokerSession {
         match &mut self.stage {
             Stage::Joined(port) => port.go_away(within),
             Stage::Over(_) => (),
-            _ => self.stage = Stage::Over(CloseReason::Stopping),
+            Stage::Greeting(unsent) => {
+                if unsent.is_empty() {
+                    let millis = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+                    let mut bytes = Vec::new();
+                    Frame::GoAway { millis }.encode(&mut bytes);
+                    // If there is no room, it is not said.
+                    let _ = self.connection.send(&bytes);
+                }
+                self.stage = Stage::Over(CloseReason::Stopping);
+            }
+            Stage::Proving(_) => self.stage = Stage::Over(CloseReason::Stopping),
         }
     }
 
@@ -315,6 +327,12 @@ impl BrokerSession {
             },
             _ => CloseReason::Finished,
         }
+    }
+}
+
+impl Drop for BrokerSession {
+    fn drop(&mut self) {
+        self.broker.came(self.connection.id());
     }
 }
 

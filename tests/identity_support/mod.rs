@@ -217,9 +217,12 @@ pub struct Judge {
 
 fn checker() -> Checker {
     static CHECKER: OnceLock<Checker> = OnceLock::new();
-    CHECKER
-        .get_or_init(|| Checker::start(CheckerConfig::default()).unwrap())
-        .clone()
+    let config = CheckerConfig {
+        digest_wait: PATIENCE * 3,
+        ..CheckerConfig::default()
+    };
+    let start = || Checker::start(config).unwrap();
+    CHECKER.get_or_init(start).clone()
 }
 
 pub fn own_user() -> Uid {

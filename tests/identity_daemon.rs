@@ -320,7 +320,7 @@ fn rules_that_can_not_be_evaluated_are_refused_at_start() {
     let mut plain = Command::new("setpriv");
     plain.args(["--reuid=33", "--regid=33", "--clear-groups", "--"]);
     let binary = lab.path("secure_socket");
-    std::fs::copy(env!("CARGO_BIN_EXE_secure_socket"), &binary).unwrap();
+    copy(Path::new(env!("CARGO_BIN_EXE_secure_socket")), &binary);
     let path = lab.path("out/socket");
     plain
         .arg(&binary)
@@ -407,8 +407,8 @@ fn the_client_program_verifies_its_server_and_proves_itself() {
         return;
     };
     let (ctl, server) = (lab.path("ctl"), lab.path("server"));
-    std::fs::copy(env!("CARGO_BIN_EXE_secure_socketctl"), &ctl).unwrap();
-    std::fs::copy(env!("CARGO_BIN_EXE_secure_socket"), &server).unwrap();
+    copy(Path::new(env!("CARGO_BIN_EXE_secure_socketctl")), &ctl);
+    copy(Path::new(env!("CARGO_BIN_EXE_secure_socket")), &server);
     let rule = format!("allow=uid:33|uid:0,exe:{}", ctl.display());
     let daemon = Daemon::start_program(&lab, &server, &[&rule, "process_proof=yes"]);
     let ask = |user: &As, proof: &str, server: &str| {

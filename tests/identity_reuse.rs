@@ -6,6 +6,7 @@
 
 mod identity_support;
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use identity_support::*;
@@ -34,7 +35,7 @@ fn in_pid_namespace(lab: &Lab, script: &str) -> String {
 fn a_recycled_number_is_never_mistaken_for_the_peer() {
     let Some(lab) = Lab::new("reuse") else { return };
     lab.program("attacker");
-    std::fs::copy("/bin/sleep", lab.path("trusted")).unwrap();
+    copy(Path::new("/bin/sleep"), &lab.path("trusted"));
     let verdict = in_pid_namespace(&lab, &format!("reuse {}", lab.dir.display()));
     println!("{verdict}");
     assert!(verdict.ends_with("{\"peer_gone\": 1000}"), "{verdict}");
@@ -56,7 +57,7 @@ fn a_recycled_number_is_never_mistaken_for_the_process_of_a_rule() {
         return;
     };
     lab.program("attacker");
-    std::fs::copy("/bin/sleep", lab.path("trusted")).unwrap();
+    copy(Path::new("/bin/sleep"), &lab.path("trusted"));
     let verdict = in_pid_namespace(&lab, &format!("reuse-pinned {}", lab.dir.display()));
     println!("{verdict}");
     assert!(verdict.ends_with("{\"no_rule\": 50}"), "{verdict}");

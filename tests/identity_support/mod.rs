@@ -70,8 +70,7 @@ impl Lab {
     /// A copy of this test's binary.
     pub fn program(&self, name: &str) -> PathBuf {
         let path = self.path(name);
-        std::fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
-        set_mode(&path, 0o755);
+        copy(&std::env::current_exe().unwrap(), &path);
         path
     }
 
@@ -90,6 +89,20 @@ impl Drop for Lab {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Copies a program by another process: were this one to hold it open for writing
+/// while a thread forks, its execution could fail as busy (execve(2), ETXTBSY).
+pub fn copy(from: &Path, to: &Path) {
+    assert!(
+        Command::new("cp")
+            .arg(from)
+            .arg(to)
+            .status()
+            .unwrap()
+            .success()
+    );
+    set_mode(to, 0o755);
 }
 
 pub fn set_mode(path: &Path, mode: u32) {

@@ -453,3 +453,25 @@ fn what_cargo_run_starts_is_locked_down() {
     assert_eq!(feed(nobody, b"x").stdout, b"");
     assert_eq!(daemon.stop().code(), Some(0));
 }
+
+#[test]
+fn a_limit_on_file_sizes_stops_the_log_and_not_the_service() {
+    let dir = TempDir::new();
+    let log = dir.join("logs/log");
+    let mut command = Command::new("sh");
+    let daemon = env!("CARGO_BIN_EXE_secure_socket");
+    // In blocks of 512 bytes: 4 KiB.
+    command.args(["-c", &format!("ulimit -f 8; exec {daemon} \"$@\""), "sh"]);
+    let file = format!("log_file={}", log.display());
+    let mut daemon = Daemon::spawn_by(command, &[&file, "log_target=file", "verbosity=10"]);
+    let end = Instant::now() + PATIENCE;
+    while !daemon.socket.exists() {
+        assert!(Instant::now() < end, "{}", daemon.log());
+    }
+    for _ in 0..100 {
+        assert_eq!(round_trip(&daemon.connect(), b"hello"), b"hello");
+    }
+    assert!(fs::metadata(&log).unwrap().len() <= 4096);
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.log());
+}

@@ -74,7 +74,9 @@ pub(crate) struct Origin<'a> {
 /// The way of a server, from its settings to its last connection.
 fn serve(settings: &Settings, origin: Origin<'_>) -> Result<u8, Fault> {
     let signals = Signals::block().map_err(|e| Fault::new(exit::SYSTEM, "signals", &e))?;
-    crate::sys::interrupt::prepare().map_err(|e| Fault::new(exit::SYSTEM, "signals", &e))?;
+    let system = |error: std::io::Error| Fault::new(exit::SYSTEM, "signals", &error);
+    crate::sys::interrupt::prepare().map_err(system)?;
+    crate::sys::interrupt::survive_file_size_limit().map_err(system)?;
     let notify = rooms::notify()?;
     let logger = rooms::logger(settings)?;
     // Until the writer has a thread of its own, a fault must not lose lines.

@@ -56,6 +56,22 @@ fn let_through() -> io::Result<()> {
     }
 }
 
+/// Ignores SIGXFSZ, so that a write beyond RLIMIT_FSIZE fails with EFBIG and is
+/// handled like a full disk, instead of ending the process (setrlimit(2)).
+///
+/// # Errors
+/// As sigaction(2); not for any valid state of the process.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    // SAFETY: a sigaction of zeroes is a valid one: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = libc::SIG_IGN;
+    // SAFETY: `action` is valid for the call.
+    match unsafe { libc::sigaction(libc::SIGXFSZ, &raw const action, ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Interrupts one thread. Does nothing to one that has ended.
 pub fn thread<T>(handle: &JoinHandle<T>) {
     // SAFETY: the handle was not joined, so the id is still that of its thread

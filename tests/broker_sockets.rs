@@ -13,7 +13,7 @@ mod broker_support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -372,7 +372,7 @@ fn when_it_stops_open_requests_still_end() {
 }
 
 /// A broker that admits only processes that run `program`.
-fn for_program(threads: Threads, program: &PathBuf) -> Running {
+fn for_program(threads: Threads, program: &Path) -> Running {
     let names = Numeric {
         own_user: own_uid(),
     };

@@ -93,8 +93,13 @@ fn live(seed: u64) {
     // Half of those with an open connection are forced, the others end in peace.
     let force = held.is_some() && random.below(2) == 0;
     if force {
-        for _ in stops..2 {
+        while stops < 2 {
+            // Two of a kind that come before the first is seen are one (signal(7)).
+            if stops > 0 {
+                daemon.wait_for_log("asked to stop by");
+            }
             daemon.signal(["TERM", "INT"][usize::try_from(random.below(2)).unwrap()]);
+            stops += 1;
         }
     } else {
         if stops == 0 {

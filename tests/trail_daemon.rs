@@ -1,0 +1,175 @@
+//! The trail of a running daemon: every decision is in it, and who can't be
+//! recorded is not served.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use support::{Daemon, TempDir, as_user, is_turned_away, round_trip};
+
+fn verify(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_secure_socketctl"))
+        .arg("verify-trail")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn trail_in(dir: &TempDir) -> (PathBuf, String) {
+    let path = dir.join("trail.jsonl");
+    let option = format!("trail_file={}", path.display());
+    (path, option)
+}
+
+fn lines(path: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn each_decision_is_one_line() {
+    needs!(root, "socat", "setpriv");
+    let dir = TempDir::new();
+    let (path, option) = trail_in(&dir);
+    let config = dir.join("conf");
+    fs::write(&config, "allow=uid:0\n").unwrap();
+    let socket = dir.join("sock");
+    let mut daemon = Daemon::start(&[
+        &format!("config={}", config.display()),
+        &format!("socket_path={}", socket.display()),
+        "socket_permissions=0666",
+        "denials_before_penalty=2",
+        &option,
+    ]);
+    assert_eq!(round_trip(&daemon.connect(), b"hello"), b"hello");
+    for _ in 0..3 {
+        let mut guest = as_user("12345", "12345", "socat");
+        guest.args(["-", &format!("UNIX-CONNECT:{}", socket.display())]);
+        guest.stdin(Stdio::null()).output().unwrap();
+    }
+    fs::write(&config, "allow=uid:0\nverbosity=7\n").unwrap();
+    daemon.signal("HUP");
+    daemon.wait_for_log("reloaded");
+    let log = daemon.log();
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait().code(), Some(0));
+
+    let lines = lines(&path);
+    let events: Vec<_> = lines
+        .iter()
+        .map(|line| line["event"].as_str().unwrap())
+        .collect();
+    // When a connection is closed is up to its thread.
+    let others: Vec<_> = events
+        .iter()
+        .copied()
+        .filter(|event| *event != "close")
+        .collect();
+    // The third guest was refused unread; the end of the server tells how many there were.
+    assert_eq!(
+        others,
+        [
+            "start", "admit", "deny", "deny", "penalty", "reload", "deny", "stop"
+        ],
+        "{log}"
+    );
+    let of = |name: &str| lines.iter().find(|line| line["event"] == name).unwrap();
+    assert_eq!(of("admit")["uid"], 0);
+    assert_eq!(of("admit")["rule_text"], "uid:0");
+    assert_eq!(of("deny")["uid"], 12345);
+    assert_eq!(of("deny")["reason"], "no_rule");
+    assert_eq!(of("close")["received"], 5);
+    assert_eq!(of("penalty")["who"], "uid=12345");
+    assert_ne!(
+        of("start")["config"],
+        of("stop")["config"],
+        "another configuration"
+    );
+
+    let good = verify(&[path.to_str().unwrap()]);
+    assert_eq!(
+        good.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&good.stderr)
+    );
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"received\":5", "\"received\":6")).unwrap();
+    let bad = verify(&[path.to_str().unwrap()]);
+    assert_eq!(bad.status.code(), Some(65));
+    let said = String::from_utf8_lossy(&bad.stderr).into_owned();
+    assert!(said.contains("trail.jsonl:"), "{said}");
+}
+
+#[test]
+fn who_cannot_be_recorded_is_not_served() {
+    needs!(root);
+    let dir = TempDir::new();
+    let (path, option) = trail_in(&dir);
+    // The file may not grow beyond 4 KiB; the log goes to a pipe, which has no such limit.
+    let mut command = Command::new("sh");
+    let script = "ulimit -f 8; exec \"$0\" \"$@\" | cat";
+    command.args(["-c", script, env!("CARGO_BIN_EXE_secure_socket")]);
+    let mut daemon = Daemon::spawn_by(command, &[&option, "trail_sync=no"]);
+    daemon.wait_until_ready();
+    let mut served = 0;
+    while round_trip_or_nothing(&daemon) {
+        served += 1;
+        assert!(served < 100, "served without a line");
+    }
+    daemon.wait_for_log("reason=not_recorded");
+    assert!(is_turned_away(&daemon.connect()));
+    let text = fs::read_to_string(&path).unwrap();
+    let admitted = text.matches("\"event\":\"admit\"").count();
+    assert!(
+        admitted >= served && served > 2,
+        "{served} served, {admitted} recorded"
+    );
+}
+
+fn round_trip_or_nothing(daemon: &Daemon) -> bool {
+    use std::io::{Read, Write};
+    let mut stream = daemon.connect();
+    let mut answer = [0; 5];
+    stream.write_all(b"hello").is_ok() && stream.read_exact(&mut answer).is_ok()
+}
+
+#[test]
+fn a_server_of_another_user_keeps_its_trail_and_rolls_it() {
+    needs!(root);
+    let dir = TempDir::new();
+    let home = dir.join("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(20_100), Some(20_100)).unwrap();
+    let path = home.join("trail.jsonl");
+    let daemon = Daemon::start(&[
+        &format!("trail_file={}", path.display()),
+        "trail_max_size=64K",
+        "run_as_user=20100",
+        "run_as_group=20100",
+        "allow=uid:0",
+    ]);
+    for _ in 0..150 {
+        assert_eq!(round_trip(&daemon.connect(), b"x"), b"x");
+    }
+    assert_eq!(daemon.stop().code(), Some(0));
+    let all = fs::read_dir(&home)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let all: Vec<_> = all.map(|path| path.to_str().unwrap().to_owned()).collect();
+    let parts: Vec<_> = all.iter().filter(|path| !path.ends_with(".lock")).collect();
+    assert!(parts.len() >= 2, "{all:?}");
+    let arguments: Vec<&str> = parts.iter().map(|path| path.as_str()).collect();
+    let good = verify(&arguments);
+    assert_eq!(
+        good.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&good.stderr)
+    );
+}

@@ -8,7 +8,8 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::thread;
 use std::time::Duration;
@@ -184,6 +185,100 @@ fn tcp_upstream() -> u16 {
 
 fn copy_back(mut from: impl Read, mut to: impl Write) {
     let _ = std::io::copy(&mut from, &mut to);
+}
+
+/// An upstream that returns what it gets.
+fn upstream_at(path: &Path) {
+    let listener = UnixListener::bind(path).unwrap();
+    support::set_mode(path, 0o666);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || copy_back(stream.try_clone().unwrap(), stream));
+        }
+    });
+}
+
+#[test]
+fn relay_stands_behind_its_walls() {
+    needs!(root);
+    let directory = TempDir::new();
+    let path = directory.join("upstream");
+    upstream_at(&path);
+    let local = format!("upstream=unix:{}", path.display());
+    let remote = format!("upstream=tcp:127.0.0.1:{}", tcp_upstream());
+    for threads in THREADS {
+        for upstream in [&local, &remote] {
+            check(&[threads, "service=relay", upstream], &[], echo);
+        }
+    }
+}
+
+#[test]
+fn relay_as_the_peer_keeps_two_capabilities_in_its_connector() {
+    needs!(root, "setpriv", "socat");
+    let directory = TempDir::new();
+    let path = directory.join("upstream");
+    upstream_at(&path);
+    let local = format!("upstream=unix:{}", path.display());
+    for threads in THREADS {
+        check(
+            &[
+                threads,
+                "service=relay",
+                &local,
+                "upstream_identity=peer",
+                "allow=user:daemon",
+                "socket_group=daemon",
+            ],
+            &[("connector", "00000000000000c0")],
+            |daemon| {
+                let mut peer = support::as_user("daemon", "daemon", "sh");
+                let line = format!(
+                    "echo as daemon | socat -t5 - UNIX-CONNECT:{}",
+                    daemon.socket.display()
+                );
+                let answer = peer.args(["-c", &line]).output().unwrap();
+                assert_eq!(answer.stdout, b"as daemon\n", "{}", daemon.log());
+            },
+        );
+    }
+}
+
+#[test]
+fn relay_with_a_proxy_header_stands_behind_its_walls() {
+    needs!(root);
+    let remote = format!("upstream=tcp:127.0.0.1:{}", tcp_upstream());
+    for threads in THREADS {
+        check(
+            &[threads, "service=relay", &remote, "proxy_protocol=v2"],
+            &[],
+            |daemon| {
+                let answer = round_trip(&daemon.connect(), b"x");
+                assert!(answer.starts_with(b"\r\n\r\n\0\r\nQUIT\n"), "{answer:?}");
+            },
+        );
+    }
+}
+
+#[test]
+fn broker_stands_behind_its_walls() {
+    needs!(root);
+    for threads in THREADS {
+        check(&[threads, "service=broker"], &[], |daemon| {
+            let mut stream = daemon.connect();
+            // Greeting, then PING with the id 9.
+            stream
+                .write_all(b"SSB1\0\x01\0\0\0\x10\0\0\0\0\0\0")
+                .unwrap();
+            stream
+                .write_all(b"\0\0\0\0\x07\0\0\0\0\0\0\0\0\0\0\x09")
+                .unwrap();
+            let mut answer = [0; 32];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer[..4], b"SSB1");
+            assert_eq!(answer[20], 0x08);
+        });
+    }
 }
 
 #[test]

@@ -294,6 +294,11 @@ impl EventLoop {
         }
         if let Some((other, number)) = seat.visit.other() {
             let want = seat.visit.watch_other();
+            if seat.other_watched.is_some_and(|watched| watched != number) {
+                // Usually it is another descriptor, and the one before was
+                // closed; but one that has only now connected is the same.
+                let _ = epoll::delete(&*epoll, other);
+            }
             let have = seat
                 .other_watched
                 .filter(|watched| *watched == number)

@@ -161,3 +161,21 @@ fn prometheus_own_check_passes() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+#[test]
+fn a_broker_tells_what_it_holds() {
+    let dir = TempDir::new();
+    let (daemon, socket) = start(&dir, &["service=broker"]);
+    let text = ask(&socket, "GET / HTTP/1.0\r\n\r\n");
+    for name in [
+        "members",
+        "pending_bytes",
+        "subscriptions",
+        "registrations",
+        "requests",
+    ] {
+        assert_eq!(value(&text, &format!("secure_socket_broker_{name}")), 0.0);
+    }
+    assert_eq!(value(&text, "secure_socket_broker_frames_total"), 0.0);
+    assert_eq!(daemon.stop().code(), Some(0));
+}

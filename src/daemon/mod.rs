@@ -17,6 +17,7 @@ mod signals;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::config::{self, Command, OwnProcess, Settings, Surroundings, SystemAccounts};
 use crate::listener::Listener;
@@ -104,6 +105,9 @@ fn serve_logged(
     let options = rooms::listener_options(settings, &*protocol);
     let mut handed = handed_over().map_err(fault::of_bind)?;
     let records = records::Opened::open(settings, take_named(&mut handed, "metrics"))?;
+    if let Some(broker) = &broker {
+        records.add_source(Box::new(Arc::clone(broker)));
+    }
     let bound = match only(handed).map_err(fault::of_bind)? {
         Some(handed) => Listener::from_systemd(handed, &options),
         None => Listener::bind(&options),

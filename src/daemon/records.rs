@@ -16,7 +16,7 @@ use crate::logging::Logger;
 use crate::peer::{Checker, Kernel, Pins};
 use crate::sandbox::{Access, Plan, Role, Sealed};
 use crate::server::{
-    Handle, Metrics, MetricsSocket, Observer, ProcessMetrics, Recorder, Rules, State,
+    Handle, Metrics, MetricsSocket, Observer, ProcessMetrics, Recorder, Rules, Source, State,
 };
 use crate::trail::{self, Event, Trail};
 
@@ -61,6 +61,11 @@ impl Opened {
             metrics,
             counters,
         })
+    }
+
+    /// Adds what else is to be told to readers of the metrics.
+    pub(super) fn add_source(&self, source: Box<dyn Source>) {
+        self.counters.add_source(source);
     }
 
     /// What has to stay open behind the walls.
@@ -116,6 +121,13 @@ impl Opened {
             (Some(listener), Some(rules)) => {
                 self.counters.add_source(Box::new(logger.clone()));
                 let listener = listener.seal(sealed);
+                for notice in listener
+                    .notices()
+                    .iter()
+                    .filter(|notice| notice.is_warning())
+                {
+                    crate::warning!("metrics: {notice}");
+                }
                 crate::info!("metrics on {}", listener.address());
                 let counters = Arc::clone(&self.counters);
                 Some(Arc::new(MetricsSocket::new(

@@ -11,6 +11,8 @@
 //!
 //! Not here: where the configuration comes from, signals, the log's sinks.
 
+#[cfg(feature = "broker")]
+mod broker_metrics;
 mod event_loop;
 mod examination;
 mod exhaustion;

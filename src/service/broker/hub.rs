@@ -41,6 +41,24 @@ struct Settings {
     permits: Arc<Permits>,
 }
 
+/// What a broker counts, at about one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Frames that took a place in the broker's one order since it began: messages,
+    /// requests and answers.
+    pub sequenced: u64,
+    /// Connections that have joined.
+    pub members: usize,
+    /// Bytes that wait for peers to take them.
+    pub pending_bytes: usize,
+    /// Subscriptions that are open.
+    pub subscriptions: usize,
+    /// Registrations that are open.
+    pub registrations: usize,
+    /// Requests that are open.
+    pub requests: usize,
+}
+
 impl Broker {
     /// An empty broker.
     pub fn new(limits: Limits, permits: Permits) -> Arc<Self> {
@@ -59,6 +77,19 @@ impl Broker {
             stops_at: OnceLock::new(),
             newcomers: Mutex::default(),
         })
+    }
+
+    /// What it counts.
+    pub fn stats(&self) -> Stats {
+        let [pending_bytes, subscriptions, registrations, requests] = self.accounts.totals();
+        Stats {
+            sequenced: self.sequence.load(Ordering::Relaxed).saturating_sub(1),
+            members: self.members().len(),
+            pending_bytes,
+            subscriptions,
+            registrations,
+            requests,
+        }
     }
 
     /// The bounds for connections that join now.

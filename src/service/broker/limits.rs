@@ -123,7 +123,6 @@ impl Counter {
         self.0.fetch_sub(less, Ordering::Relaxed);
     }
 
-    #[cfg(test)]
     pub(super) fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -152,6 +151,23 @@ impl Accounts {
         let account = Arc::new(Account::default());
         accounts.insert(uid, Arc::downgrade(&account));
         account
+    }
+
+    /// What all of them hold together.
+    pub(super) fn totals(&self) -> [usize; 4] {
+        let accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = accounts.values().filter_map(Weak::upgrade);
+        all.fold(
+            [0; 4],
+            |[bytes, subscriptions, registrations, requests], one| {
+                [
+                    bytes.saturating_add(one.pending_bytes.get()),
+                    subscriptions.saturating_add(one.subscriptions.get()),
+                    registrations.saturating_add(one.registrations.get()),
+                    requests.saturating_add(one.requests.get()),
+                ]
+            },
+        )
     }
 }
 

@@ -35,7 +35,7 @@ mod routes;
 mod session;
 mod tree;
 
-pub use hub::Broker;
+pub use hub::{Broker, Stats};
 pub use limits::{Limits, Quota};
 pub use member::Identity;
 pub use outbox::Sink;

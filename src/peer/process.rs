@@ -20,7 +20,7 @@ use super::pins::{Pins, file_at, file_id};
 use super::socket::still_alive;
 use super::{Exe, Fact, FactKind, Facts, FileId, Needs, Unreadable};
 use crate::ids::Pid;
-use crate::proc::{PidfdState, pidfd_state};
+use crate::proc::{PidfdState, command_line, command_name, pidfd_state};
 use crate::sys;
 
 /// The longest command line that is read, in bytes.
@@ -279,24 +279,9 @@ fn same_as(id: FileId, paths: &[PathBuf]) -> Result<Vec<PathBuf>, Unreadable> {
 }
 
 fn read_name(directory: &OwnedFd) -> Result<Vec<u8>, Unreadable> {
-    let mut name = read_entry(directory, "comm", 4_096)?;
-    if name.last() == Some(&b'\n') {
-        name.pop();
-    }
-    Ok(name)
+    read_entry(directory, "comm", 4_096).map(command_name)
 }
 
-/// Every argument ends with a NUL; those between become blanks. Empty for a
-/// process without any, as a zombie.
 fn read_args(directory: &OwnedFd) -> Result<Vec<u8>, Unreadable> {
-    let mut args = read_entry(directory, "cmdline", ARGS_MAX)?;
-    if args.last() == Some(&0) {
-        args.pop();
-    }
-    for byte in &mut args {
-        if *byte == 0 {
-            *byte = b' ';
-        }
-    }
-    Ok(args)
+    read_entry(directory, "cmdline", ARGS_MAX).map(command_line)
 }

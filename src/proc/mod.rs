@@ -7,10 +7,12 @@
 
 #![forbid(unsafe_code)]
 
+mod cmdline;
 mod id_map;
 mod pidfd;
 mod status;
 
+pub use cmdline::{command_line, command_name};
 pub use id_map::{covers_all_ids, overflow_id};
 pub use pidfd::{PidfdState, pidfd_state};
 pub use status::{Capabilities, capabilities, has_capability};

@@ -1,0 +1,65 @@
+//! A command line of each program, as in `/proc/PID/cmdline`: NULs between.
+//!
+//! - It leads to a command, or to errors alone, each with a place inside of it.
+//! - `--option=value` is the same as `option=value`.
+//! - What `check` prints, as a file, leads to the same settings.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use secure_socket::config::{self, Command, ctl};
+
+use crate::config_file::check_settings;
+use crate::surroundings::{AS_ROOT, check_diagnostics};
+
+pub fn check(data: &[u8]) {
+    let names_a_file = |arg: &&[u8]| arg.windows(7).any(|bytes| bytes == b"config=");
+    let args: Vec<&[u8]> = data
+        .split(|byte| *byte == 0)
+        .filter(|arg| !names_a_file(arg))
+        .collect();
+    let given = |args: &[Vec<u8>]| {
+        args.iter()
+            .cloned()
+            .map(OsString::from_vec)
+            .collect::<Vec<_>>()
+    };
+    let plain: Vec<Vec<u8>> = args.iter().map(|arg| arg.to_vec()).collect();
+    let dashed: Vec<Vec<u8>> = args.iter().map(|arg| with_dashes(arg)).collect();
+
+    let one = config::parse(given(&plain).into_iter(), &AS_ROOT);
+    let other = config::parse(given(&dashed).into_iter(), &AS_ROOT);
+    assert_eq!(one.is_ok(), other.is_ok(), "dashes change the answer");
+    match (&one, &other) {
+        (Ok(one), Ok(other)) => assert_eq!(summary(one), summary(other)),
+        (Err(one), _) => {
+            assert_eq!(one.exit_code(), 64, "{one}");
+            check_diagnostics(one);
+        }
+        _ => {}
+    }
+    if let Ok(Command::Serve(settings) | Command::Check(settings)) = &one {
+        check_settings(settings);
+    }
+    if let Err(errors) = ctl::parse(given(&plain).into_iter(), &AS_ROOT) {
+        assert_eq!(errors.exit_code(), 64, "{errors}");
+        check_diagnostics(&errors);
+    }
+}
+
+fn with_dashes(arg: &[u8]) -> Vec<u8> {
+    let is_option = arg.contains(&b'=') && !arg.starts_with(b"-");
+    [if is_option { &b"--"[..] } else { b"" }, arg].concat()
+}
+
+fn summary(command: &Command) -> String {
+    match command {
+        Command::Serve(settings) => format!("serve\n{}", config::digest_input(settings)),
+        Command::Check(settings) => format!("check\n{}", config::digest_input(settings)),
+        Command::Explain(settings, facts) => {
+            format!("explain {facts:?}\n{}", config::digest_input(settings))
+        }
+        Command::Help(key) => format!("help {:?}", key.map(|key| key.name)),
+        Command::Version => "version".to_owned(),
+    }
+}

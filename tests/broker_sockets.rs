@@ -337,7 +337,8 @@ fn when_it_stops_open_requests_still_end() {
         };
         let begin = Instant::now();
         let stopping = thread::spawn(move || broker.stop(Duration::from_secs(20)));
-        for client in [&mut asker, &mut server, &mut idle] {
+        for (n, client) in [&mut asker, &mut server, &mut idle].into_iter().enumerate() {
+            eprintln!("{threads:?} {n} {:?}", begin.elapsed());
             assert!(matches!(
                 next(client),
                 Event::GoAway {

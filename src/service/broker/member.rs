@@ -38,8 +38,8 @@ pub(super) struct Member {
     open: Mutex<Open>,
 }
 
-/// What a connection has open. Its lock is taken before that of an outbox, and
-/// never together with that of another connection.
+/// What a connection has open. Its lock is taken after that of an outbox, never
+/// before, and never together with that of another connection.
 #[derive(Default)]
 pub(super) struct Open {
     /// It has left; nothing may be added.

@@ -11,8 +11,8 @@
 //! - Nobody gets or sends what no `permit` allows, also after a reload.
 //! - No lock is shared by messages of unrelated subjects.
 //!
-//! Locks are taken in this order, each held briefly: what a connection has open;
-//! outboxes, by connection; a shard of the routes. Two connections' open things are
+//! Locks are taken in this order, each held briefly: outboxes, by connection; what
+//! a connection has open; a shard of the routes. Two connections' open things are
 //! never locked together.
 //!
 //! The format is [`crate::frame::protocol`]. Not here: sockets and readiness

@@ -194,9 +194,9 @@ impl Port {
         }
         self.member.outbox.lock().close();
         for request in open.owed.values().filter(|request| request.end()) {
-            request.settle();
             let (id, text) = (request.id, "the responder has gone");
             let mut out = request.requester.outbox.lock();
+            request.settle();
             out.control(&Frame::Error {
                 id,
                 code: ErrorCode::Gone,

@@ -189,9 +189,11 @@ impl Batch<'_> {
         let Some(request) = request.filter(|request| request.end()) else {
             return self.refuse(number, ErrorCode::Gone, "no such request is open");
         };
-        request.settle();
         let id = request.id;
+        // Settled under the lock: a connection that is told to go closes when nothing
+        // is open and nothing is queued, and must not find it between the two.
         let mut out = request.requester.outbox.lock();
+        request.settle();
         let stamp = self.port.member.stamp(self.port.broker.places(1));
         match out.append(&Frame::Answer { id, stamp, body }) {
             Ok(()) | Err(Refused::Gone) => (),

@@ -301,9 +301,11 @@ impl BrokerSession {
             Stage::Proving(_) => (),
             Stage::Joined(port) => {
                 wait.until = port.tick(now);
+                // In this order: what ends a request has queued its end by then.
+                let may_close = port.may_close();
                 let out = port.outgoing();
                 wait.client.write = out.blocked;
-                if out.ending.is_some() || port.may_close() {
+                if out.ending.is_some() || may_close {
                     if out.empty {
                         return Next::Close(self.reason());
                     }

@@ -1,0 +1,158 @@
+//! `secure_socketctl` with a broker, as a shell uses it.
+#![cfg(feature = "daemon")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
+mod broker_support;
+
+use std::io::Write;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use broker_support::Running;
+use secure_socket::service::broker::{Limits, Permits};
+
+fn ctl(broker: &Running, arguments: &[&str]) -> Child {
+    let (verb, rest) = arguments.split_first().unwrap();
+    Command::new(env!("CARGO_BIN_EXE_secure_socketctl"))
+        .arg(verb)
+        .arg(format!("socket_path={}", broker.path.display()))
+        .args(rest)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn run(broker: &Running, arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = ctl(broker, arguments);
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[track_caller]
+fn check(output: &Output, code: i32, stdout: &str) {
+    let (text, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(output.status.code(), Some(code), "{text}{errors}");
+    assert_eq!(text, stdout, "{errors}");
+}
+
+/// Waits until a command has said to the broker what it wants.
+fn settle(broker: &Running, connections: usize) {
+    broker.await_connections(connections);
+    std::thread::sleep(Duration::from_millis(300));
+}
+
+#[test]
+fn lines_and_lengths_are_published_and_seen() {
+    let broker = Running::default();
+    let lines = ctl(&broker, &["subscribe", "count=3", "a.>"]);
+    let lengths = ctl(&broker, &["subscribe", "count=3", "framing=length", "a.>"]);
+    let json = ctl(&broker, &["subscribe", "count=3", "--json", "a.>"]);
+    settle(&broker, 3);
+    check(&run(&broker, &["publish", "a.b"], b"one\n\nth\"ree"), 0, "");
+    check(&lines.wait_with_output().unwrap(), 0, "one\n\nth\"ree\n");
+    let expect = "\0\0\0\x03one\0\0\0\0\0\0\0\x06th\"ree";
+    check(&lengths.wait_with_output().unwrap(), 0, expect);
+    let seen = String::from_utf8(json.wait_with_output().unwrap().stdout).unwrap();
+    let uid = format!("\"uid\":{},", broker_support::own_uid());
+    assert!(
+        seen.lines()
+            .all(|l| l.starts_with("{\"subject\":\"a.b\",") && l.contains(&uid))
+    );
+    assert!(seen.ends_with("\"body\":\"th\\\"ree\"}\n"), "{seen}");
+
+    let one = ctl(&broker, &["subscribe", "count=1", "b"]);
+    settle(&broker, 1);
+    let input = b"\0\0\0\x03a\nb";
+    check(
+        &run(
+            &broker,
+            &["publish", "framing=length", "confirm=yes", "b"],
+            input,
+        ),
+        0,
+        "",
+    );
+    check(&one.wait_with_output().unwrap(), 0, "a\nb\n");
+}
+
+#[test]
+fn a_command_answers_requests() {
+    let broker = Running::default();
+    let none = run(&broker, &["request", "up.x"], b"");
+    check(&none, 69, "");
+    assert!(String::from_utf8_lossy(&none.stderr).contains("no responder"));
+    let script = "tr a-z A-Z; echo \" $SECURE_SOCKET_SUBJECT $SECURE_SOCKET_UID\"";
+    let arguments = ["respond", "count=2", "up.*", "--", "sh", "-c", script];
+    let mut responder = ctl(&broker, &arguments);
+    settle(&broker, 1);
+    let uid = broker_support::own_uid();
+    check(
+        &run(&broker, &["request", "up.x"], b"what"),
+        0,
+        &format!("WHAT up.x {uid}\n"),
+    );
+    let long = vec![b'a'; 300_000];
+    let answer = run(&broker, &["request", "up.y"], &long);
+    assert_eq!(
+        answer.stdout.len(),
+        long.len() + format!(" up.y {uid}\n").len()
+    );
+    assert!(responder.wait().unwrap().success());
+}
+
+#[test]
+fn commands_are_bounded_in_number_and_time() {
+    let limits = Limits {
+        request_timeout: Duration::from_secs(3),
+        ..Limits::default()
+    };
+    let broker = Running::new(broker_support::multi(), limits, Permits::default());
+    let parallel = [
+        "respond",
+        "respond_parallel=2",
+        "p",
+        "--",
+        "sh",
+        "-c",
+        "sleep 0.5; echo x",
+    ];
+    let mut responder = ctl(&broker, &parallel);
+    let slow = [
+        "respond",
+        "respond_timeout=500ms",
+        "s",
+        "--",
+        "sh",
+        "-c",
+        "sleep 60",
+    ];
+    let mut stuck = ctl(&broker, &slow);
+    settle(&broker, 2);
+    let begin = Instant::now();
+    let asking: Vec<Child> = (0..4).map(|_| ctl(&broker, &["request", "p"])).collect();
+    for child in asking {
+        check(&child.wait_with_output().unwrap(), 0, "x\n");
+    }
+    assert!(
+        begin.elapsed() >= Duration::from_millis(900),
+        "more than two at once"
+    );
+    // It is killed, and answers nothing; the broker says so in its time.
+    let timeout = run(&broker, &["request", "s"], b"");
+    check(&timeout, 69, "");
+    assert!(String::from_utf8_lossy(&timeout.stderr).contains("timeout"));
+    for child in [&mut responder, &mut stuck] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

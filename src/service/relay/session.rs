@@ -56,7 +56,7 @@ enum Stage {
 pub(super) struct RelaySession {
     common: Arc<Common>,
     stage: Stage,
-    /// Number of the socket that the stage holds.
+    /// Number of the socket that the stage holds; the same from the handshake on.
     number: u64,
     untried: std::vec::IntoIter<Arc<Target>>,
     ahead: Vec<u8>,
@@ -248,7 +248,10 @@ impl RelaySession {
         now: Instant,
     ) -> (Stage, Option<Next>) {
         match result {
-            Ok(Attempt::Done(socket)) => self.join(socket, &target, connection),
+            Ok(Attempt::Done(socket)) => {
+                self.number = self.number.wrapping_add(1);
+                self.join(socket, &target, connection)
+            }
             Ok(Attempt::Pending(socket)) => {
                 self.number = self.number.wrapping_add(1);
                 let wait = wait_until(until).with_other(Interest::WRITE);
@@ -319,7 +322,6 @@ impl RelaySession {
         if let Some(failures) = self.common.targets.succeeded(target) {
             crate::notice!("upstream {target} is up again after {failures} failed connections");
         }
-        self.number = self.number.wrapping_add(1);
         let timeouts = connection.timeouts();
         let passing = match self.common.descriptors {
             0 => Passing::Ignored,

@@ -7,6 +7,12 @@ use super::{
     Endpoints, Header, MAX_ENCODED, SIGNATURE, Transport, UNIX_PATH, UnixName, Vouched, kind,
 };
 
+/// haproxy (2.6 and others) knows no Unix addresses: it goes through the values
+/// of such a header from the first byte of the signature on, and takes the header
+/// only if it ends where it gets to. The signature there reads as a value of
+/// 0x0A0D bytes, so a header of exactly 3 + 0x0A0D bytes is accepted.
+const LENGTH_FOR_HAPROXY: usize = 3 + 0x0A0D;
+
 /// Type, length and sum of the checksum's own value.
 const CHECKSUM: usize = 3 + 4;
 
@@ -30,9 +36,21 @@ impl Header {
         out.extend_from_slice(&[command, family, 0, 0]);
         self.endpoints.append_to(&mut out);
         self.vouched.append_to(&mut out);
+        if !matches!(self.endpoints, Endpoints::Local | Endpoints::Inet { .. }) {
+            pad(&mut out);
+        }
         seal(&mut out);
         out
     }
+}
+
+/// Fills up with a value that receivers ignore, if there is room for one.
+fn pad(out: &mut Vec<u8>) {
+    let end = LENGTH_FOR_HAPROXY.saturating_sub(CHECKSUM);
+    let Some(length) = end.checked_sub(out.len().saturating_add(3)) else {
+        return;
+    };
+    append(out, kind::NOOP, &vec![0; length]);
 }
 
 /// Fills in the length and appends the checksum over everything.
@@ -196,13 +214,16 @@ mod tests {
             bytes[..12],
             *b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a"
         );
-        assert_eq!(bytes[12..16], [0x21, 0x31, 0, 216 + 7 + 7]);
+        assert_eq!(bytes[12..16], [0x21, 0x31, 0x0A, 0x00]);
         assert_eq!(bytes[16..124], [0; 108]);
         assert_eq!(bytes[124..130], *b"/run/s");
         assert_eq!(bytes[130..232], [0; 102]);
         assert_eq!(bytes[232..239], [0xE0, 0, 4, 0, 0, 0, 33]);
-        assert_eq!(bytes[239..242], [0x03, 0, 4]);
-        assert_eq!(bytes.len(), 246);
+        // Padding of 2576 - 239 - 3 - 7 bytes, and the checksum.
+        assert_eq!(bytes[239..242], [0x04, 0x09, 0x17]);
+        assert_eq!(bytes[242..2569], [0; 2327]);
+        assert_eq!(bytes[2569..2572], [0x03, 0, 4]);
+        assert_eq!(bytes.len(), 2576);
     }
 
     #[test]

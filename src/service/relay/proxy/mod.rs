@@ -9,6 +9,9 @@
 //! Invariants: pure, no I/O; a value that doesn't fit is left out whole and
 //! never cut; what is parsed was covered by the checksum if one is there.
 //!
+//! A header with Unix addresses has 2576 bytes: haproxy takes no other. nginx up
+//! to 1.23.1 needs `client_header_buffer_size 4k` for it.
+//!
 //! Not here: version 1, the text form; deciding whether a sender may be
 //! believed. Only read headers from a socket that nobody but the relay reaches.
 
@@ -36,6 +39,7 @@ const UNIX_PATH: usize = 108;
 /// Types of values.
 mod kind {
     pub(super) const CRC32C: u8 = 0x03;
+    pub(super) const NOOP: u8 = 0x04;
     pub(super) const UID: u8 = 0xE0;
     pub(super) const GID: u8 = 0xE1;
     pub(super) const PID: u8 = 0xE2;

@@ -1,0 +1,167 @@
+//! Who the peer is, told by PROXY v2: to the library's own parser, to haproxy
+//! and to nginx.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod relay_support;
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use relay_support::{CLIENT, Upstream, client, relay_to};
+use secure_socket::service::relay::proxy::{Endpoints, Header, ParseError, parse};
+use support::{TempDir, as_user, set_mode};
+
+/// Reads one header as an upstream does; gives it with what followed.
+fn introduced(listener: &UnixListener) -> (Header, Vec<u8>) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    stream.write_all(b"served").unwrap();
+    match parse(&bytes) {
+        Ok((header, length)) => (header, bytes[length..].to_vec()),
+        Err(ParseError::Incomplete(needed)) => panic!("{needed} bytes wanted of {}", bytes.len()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn number(program: &str, arguments: &[&str]) -> u32 {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn the_upstream_is_told_what_the_kernel_vouched_for() {
+    needs!(root, "socat");
+    let dir = TempDir::new();
+    let socket = dir.join("upstream");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let (uid, gid) = (number("id", &["-u", CLIENT]), number("id", &["-g", CLIENT]));
+    for threads in ["threads=multi", "threads=2"] {
+        let relay = relay_to(&socket, &["proxy_protocol=v2", threads]);
+        let connect = format!("UNIX-CONNECT:{}", relay.socket.display());
+        let script = format!("printf question | socat -t 5 - {connect}");
+        let asking = thread::spawn(move || client("sh", &["-c", &script]));
+        let (header, rest) = introduced(&listener);
+        assert_eq!(rest, b"question");
+        assert_eq!(asking.join().unwrap(), "served");
+        let Endpoints::Unix {
+            source,
+            destination,
+            ..
+        } = &header.endpoints
+        else {
+            panic!("{header:?}");
+        };
+        assert_eq!(source.as_bytes(), b"");
+        assert_eq!(
+            destination.as_bytes(),
+            relay.socket.to_str().unwrap().as_bytes()
+        );
+        let vouched = &header.vouched;
+        assert_eq!(vouched.uid.map(|id| id.as_raw()), Some(uid));
+        assert_eq!(vouched.gid.map(|id| id.as_raw()), Some(gid));
+        assert!(vouched.pid.is_some());
+        assert_eq!(
+            (vouched.groups.as_deref(), vouched.rule),
+            (Some(&[][..]), Some(1))
+        );
+        drop(relay);
+    }
+}
+
+fn curl(socket: &Path) -> String {
+    client(
+        "curl",
+        &[
+            "-sSf",
+            "--unix-socket",
+            socket.to_str().unwrap(),
+            "http://x/",
+        ],
+    )
+}
+
+#[test]
+fn haproxy_accepts_the_header() {
+    needs!(root, "haproxy", "curl");
+    let dir = TempDir::new();
+    let socket = dir.join("haproxy.sock");
+    let config = format!(
+        "defaults\n mode http\n timeout client 5s\n timeout server 5s\n timeout connect 5s\n\
+         frontend f\n bind unix@{} mode 777 accept-proxy\n \
+         http-request return status 200 content-type text/plain \
+         lf-string \"uid %[fc_pp_tlv(0xE0),hex]\"\n",
+        socket.display()
+    );
+    // Older ones can't show a value of the header, but check all of it.
+    let plain = config.replace(
+        "lf-string \"uid %[fc_pp_tlv(0xE0),hex]\"",
+        "string accepted",
+    );
+    let file = dir.join("haproxy.cfg");
+    fs::write(&file, &config).unwrap();
+    let check = || {
+        Command::new("haproxy")
+            .arg("-q")
+            .arg("-c")
+            .arg("-f")
+            .arg(&file)
+            .output()
+    };
+    let shows = check().unwrap().status.success();
+    if !shows {
+        fs::write(&file, plain).unwrap();
+    }
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(&file);
+    let _haproxy = Upstream::start(&mut command, || UnixStream::connect(&socket).is_ok());
+    let relay = relay_to(&socket, &["proxy_protocol=v2"]);
+    let expected = match shows {
+        true => format!("uid {:08X}", number("id", &["-u", CLIENT])),
+        false => "accepted".to_owned(),
+    };
+    assert_eq!(curl(&relay.socket), expected);
+    // Without the header the same haproxy refuses: it did read it.
+    let relay = relay_to(&socket, &[]);
+    let mut refused = as_user(CLIENT, CLIENT, "curl");
+    refused
+        .args(["-sSf", "--unix-socket"])
+        .arg(&relay.socket)
+        .arg("http://x/");
+    assert!(!refused.output().unwrap().status.success());
+}
+
+#[test]
+fn nginx_accepts_the_header() {
+    needs!(root, "nginx", "curl");
+    let dir = TempDir::new();
+    set_mode(dir.path(), 0o777);
+    let socket = dir.join("nginx.sock");
+    let config = format!(
+        "daemon off; user root; worker_processes 1; pid {0}/pid; error_log {0}/error;\n\
+         events {{ worker_connections 50; }}\n\
+         http {{ access_log off; client_header_buffer_size 4k; client_body_temp_path {0}/b; proxy_temp_path {0}/p;\n\
+         fastcgi_temp_path {0}/f; uwsgi_temp_path {0}/u; scgi_temp_path {0}/s;\n\
+         server {{ listen unix:{1} proxy_protocol; return 200 \"accepted\"; }} }}\n",
+        dir.path().display(),
+        socket.display()
+    );
+    fs::write(dir.join("nginx.conf"), config).unwrap();
+    let mut command = Command::new("nginx");
+    command
+        .arg("-p")
+        .arg(dir.path())
+        .arg("-c")
+        .arg(dir.join("nginx.conf"));
+    let _nginx = Upstream::start(&mut command, || UnixStream::connect(&socket).is_ok());
+    let relay = relay_to(&socket, &["proxy_protocol=v2"]);
+    assert_eq!(curl(&relay.socket), "accepted");
+}

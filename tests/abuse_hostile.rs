@@ -57,6 +57,10 @@ fn helper_role() {
     let socket = PathBuf::from(std::env::var_os(SOCKET).unwrap());
     let connect = || UnixStream::connect(&socket);
     match role.to_str().unwrap() {
+        // Takes a processor and leaves the server alone.
+        "busy" => loop {
+            std::hint::spin_loop();
+        },
         // Connects as fast as it can.
         "flood" => loop {
             drop(connect());
@@ -148,6 +152,10 @@ fn hostile_users(threads: &str) {
         threads,
     ]);
     let quiet = measure(&daemon, attack() / 5);
+    // What the machine alone takes from him, when so many others want its processors.
+    let others = [20_001, 20_002].map(|uid| Hostile::start("busy", uid, &program, &socket));
+    let busy = measure(&daemon, attack() / 5);
+    drop(others);
     let roles = ["flood", "loris", "garbage"];
     let hostile = [(0, 20_001), (1, 20_002), (2, 20_003)]
         .map(|(role, uid)| Hostile::start(roles[role], uid, &program, &socket));
@@ -163,8 +171,10 @@ fn hostile_users(threads: &str) {
         )
     };
     println!("{threads}: kept, quiet: {}", show(&quiet.kept));
+    println!("{threads}: kept, busy machine: {}", show(&busy.kept));
     println!("{threads}: kept, under attack: {}", show(&loud.kept));
     println!("{threads}: new, quiet: {}", show(&quiet.fresh));
+    println!("{threads}: new, busy machine: {}", show(&busy.fresh));
     println!("{threads}: new, under attack: {}", show(&loud.fresh));
     println!(
         "{threads}: {} and {} round trips, none failed",

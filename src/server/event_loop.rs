@@ -7,7 +7,7 @@
 //!
 //! Not here: what a session does, and why a connection may be opened or must end.
 
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,6 +85,9 @@ struct Seat {
     exit_watched: bool,
     /// When the timer that is set for it fires.
     timer: Option<Instant>,
+    /// Whether it stands in `again` already: data that keep coming report it
+    /// there and by epoll, and it must not get a turn for each.
+    again: bool,
 }
 
 /// One thread that serves many.
@@ -93,7 +96,8 @@ pub(super) struct EventLoop {
     inbox: Arc<Inbox>,
     epoll: OwnedFd,
     seats: Slots<Seat>,
-    timers: BinaryHeap<std::cmp::Reverse<(Instant, Token)>>,
+    /// One for each seat at most: it goes with its seat, whatever its time.
+    timers: BTreeSet<(Instant, Token)>,
     buffer: PageBuffer,
     again: Vec<Token>,
     listening: bool,
@@ -113,7 +117,7 @@ impl EventLoop {
             inbox,
             epoll,
             seats: Slots::new(),
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             buffer: PageBuffer::new(BUFFER_SIZE)?,
             again: Vec::new(),
             listening: false,
@@ -149,6 +153,9 @@ impl EventLoop {
             }
             self.on_timers(now);
             for token in std::mem::take(&mut self.again) {
+                if let Some(seat) = self.seats.get(token) {
+                    seat.again = false;
+                }
                 self.step(token, Signals::default(), now);
             }
         }
@@ -158,7 +165,7 @@ impl EventLoop {
         if !self.again.is_empty() {
             return Some(sys::time::timespec(std::time::Duration::ZERO));
         }
-        let timer = self.timers.peek().map(|reverse| reverse.0.0);
+        let timer = self.timers.first().map(|(at, _)| *at);
         let next = match (timer, self.resume) {
             (Some(timer), Some(resume)) => Some(timer.min(resume)),
             (timer, resume) => timer.or(resume),
@@ -215,11 +222,11 @@ impl EventLoop {
     }
 
     fn on_timers(&mut self, now: Instant) {
-        while let Some(std::cmp::Reverse((at, token))) = self.timers.peek().copied() {
+        while let Some((at, token)) = self.timers.first().copied() {
             if at > now {
                 return;
             }
-            self.timers.pop();
+            self.timers.pop_first();
             let Some(seat) = self.seats.get(token) else {
                 continue;
             };
@@ -256,7 +263,11 @@ impl EventLoop {
             .step(signals, false, now, self.buffer.as_mut_slice())
         {
             Pace::Over(reason) => self.leave(token, |visit| visit.finish(reason)),
-            Pace::Again => self.again.push(token.client()),
+            Pace::Again => {
+                if !std::mem::replace(&mut seat.again, true) {
+                    self.again.push(token.client());
+                }
+            }
             Pace::Wait => match self.watch(token) {
                 Ok(()) => self.set_timer(token),
                 Err(error) => self.leave(token, |visit| visit.fail(&error)),
@@ -268,6 +279,9 @@ impl EventLoop {
         let Some(seat) = self.seats.remove(token) else {
             return;
         };
+        if let Some(timer) = seat.timer {
+            self.timers.remove(&(timer, token.client()));
+        }
         // Closing a descriptor takes it out of epoll only if nobody else holds a
         // duplicate; the registry may, for a moment.
         if let Some(client) = seat.visit.client().filter(|_| seat.client_watched) {
@@ -324,9 +338,10 @@ impl EventLoop {
             return;
         };
         if seat.timer.is_none_or(|timer| timer > deadline) {
-            seat.timer = Some(deadline);
-            self.timers
-                .push(std::cmp::Reverse((deadline, token.client())));
+            if let Some(later) = seat.timer.replace(deadline) {
+                self.timers.remove(&(later, token.client()));
+            }
+            self.timers.insert((deadline, token.client()));
         }
     }
 
@@ -372,6 +387,7 @@ impl EventLoop {
             other_watched: None,
             exit_watched: false,
             timer: None,
+            again: false,
         };
         self.shared.seated.fetch_add(1, Ordering::SeqCst);
         self.seats.fill(token, seat);

@@ -136,6 +136,19 @@ impl Denial {
             cause: None,
         }
     }
+
+    /// Whether the server lacked what it takes to learn the fact: time of the
+    /// checker, a descriptor. It says nothing about the peer, and others may be
+    /// the cause.
+    pub const fn is_for_lack_of_means(&self) -> bool {
+        matches!(
+            self.cause,
+            Some((
+                _,
+                Unreadable::Busy | Unreadable::Descriptors | Unreadable::NoChecker
+            ))
+        )
+    }
 }
 
 impl fmt::Display for Denial {
@@ -149,5 +162,32 @@ impl fmt::Display for Denial {
             write!(f, " {rule}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(why: Unreadable, expect: bool) {
+        let denial = Denial {
+            reason: DenialReason::of_unreadable(FactKind::Exe, why),
+            rule: None,
+            cause: Some((FactKind::Exe, why)),
+        };
+        assert_eq!(denial.is_for_lack_of_means(), expect, "{why}");
+    }
+
+    #[test]
+    fn what_the_server_lacked_is_told_from_what_the_peer_did() {
+        check(Unreadable::Busy, true);
+        check(Unreadable::Descriptors, true);
+        check(Unreadable::NoChecker, true);
+        check(Unreadable::Gone, false);
+        check(Unreadable::Changed, false);
+        check(Unreadable::TooLarge, false);
+        check(Unreadable::NotVisible, false);
+        assert!(!Denial::without_rule(DenialReason::NoRule).is_for_lack_of_means());
     }
 }

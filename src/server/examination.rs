@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::journal;
 use super::rules::Rules;
@@ -19,6 +19,9 @@ use crate::peer::{Fact, Facts, Needs, Peer, ProcessFacts, Unreadable};
 use crate::policy::{Authorized, Denial, DenialReason};
 use crate::service::{Connection, Interest, Wait, Waker};
 
+/// How often an answer is looked for that nobody will tell of.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
 /// A peer that is not admitted yet.
 pub(super) struct Candidate {
     id: u64,
@@ -29,6 +32,8 @@ pub(super) struct Candidate {
     subject: Subject,
     rules: Arc<Rules>,
     doing: Doing,
+    /// Its place, from the moment that the policy has admitted it.
+    ticket: Option<Ticket>,
 }
 
 /// Where the checker puts what it read.
@@ -72,6 +77,8 @@ enum Stage {
     GoesOn,
     Authorized(Authorized),
     Denied(Denial),
+    /// By a limit, or as the server ends; all is said.
+    Refused,
 }
 
 impl Candidate {
@@ -95,7 +102,7 @@ impl Candidate {
         };
         let subject = subject_of(&peer, &rules);
         if let Err(refusal) = shared.admission.greet(&subject, now) {
-            journal::refused(&*shared.observer, id, &subject, &refusal);
+            shared.refused(id, &subject, &refusal);
             return None;
         }
         let facts = peer.facts().clone();
@@ -110,17 +117,27 @@ impl Candidate {
             subject,
             rules,
             doing,
+            ticket: None,
         })
+    }
+
+    /// The number of its connection.
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Goes on until there is a verdict, or something to wait for.
     pub(super) fn go_on(mut self, shared: &Shared, waker: Option<&Waker>, now: Instant) -> Verdict {
+        // The registry doesn't know it yet, so nobody else ends it.
+        if shared.phase.is_forced() {
+            return Verdict::TurnedAway;
+        }
         loop {
             let stage = match std::mem::replace(&mut self.doing, Doing::Judging) {
                 Doing::Judging => self.judge(shared, waker, now),
-                Doing::Learning(answer) => self.learn(answer),
+                Doing::Learning(answer) => self.learn(answer, waker, now),
                 Doing::Proving(proof) => self.prove(proof, waker, now),
-                Doing::Confirming(answer) => self.confirm(answer),
+                Doing::Confirming(answer) => self.confirm(answer, waker, now),
             };
             match stage {
                 Stage::GoesOn => {}
@@ -130,6 +147,7 @@ impl Candidate {
                     self.deny(shared, &denial, now);
                     return Verdict::TurnedAway;
                 }
+                Stage::Refused => return Verdict::TurnedAway,
             }
         }
     }
@@ -149,7 +167,13 @@ impl Candidate {
             }
         }
         match rules.policy.check(&self.facts) {
-            Ok(authorized) if shared.must_prove(&rules, &authorized) => self.begin_proof(now),
+            // A proof takes as long as the peer likes: it counts as open.
+            Ok(authorized) if shared.must_prove(&rules, &authorized) => {
+                match self.take_place(shared, now) {
+                    true => self.begin_proof(now),
+                    false => Stage::Refused,
+                }
+            }
             Ok(authorized) => Stage::Authorized(authorized),
             Err(denial) => Stage::Denied(denial),
         }
@@ -170,7 +194,7 @@ impl Candidate {
         answer
     }
 
-    fn learn(&mut self, answer: Answer) -> Stage {
+    fn learn(&mut self, answer: Answer, waker: Option<&Waker>, now: Instant) -> Stage {
         match take(&answer) {
             Some(process) => {
                 self.facts.absorb(process);
@@ -178,7 +202,7 @@ impl Candidate {
             }
             None => {
                 self.doing = Doing::Learning(answer);
-                Stage::Undecided(Wait::default())
+                Stage::Undecided(for_answer(waker, now))
             }
         }
     }
@@ -247,10 +271,10 @@ impl Candidate {
     }
 
     /// The second look, after the proof: all that could have changed since.
-    fn confirm(&mut self, answer: Answer) -> Stage {
+    fn confirm(&mut self, answer: Answer, waker: Option<&Waker>, now: Instant) -> Stage {
         let Some(process) = take(&answer) else {
             self.doing = Doing::Confirming(answer);
-            return Stage::Undecided(Wait::default());
+            return Stage::Undecided(for_answer(waker, now));
         };
         self.facts.absorb(process);
         if !self.facts.process.is_unasked() {
@@ -268,13 +292,38 @@ impl Candidate {
 
     fn deny(self, shared: &Shared, denial: &Denial, now: Instant) {
         journal::denied(&*shared.observer, self.id, &self.facts, denial);
+        // What the server had no means for is not held against the peer: others
+        // may have used them up.
+        if denial.is_for_lack_of_means() {
+            return;
+        }
         if let Some(penalty) = shared.admission.denied(&self.subject, now) {
             journal::penalty(&*shared.observer, &self.subject, &penalty);
         }
     }
 
+    /// Keeps the limits. False if one is reached.
+    fn take_place(&mut self, shared: &Shared, now: Instant) -> bool {
+        if self.ticket.is_some() {
+            return true;
+        }
+        let exception = shared.admission.limits().exception_for(&self.facts);
+        let entered = shared
+            .admission
+            .enter_excepted(&self.subject, exception, now);
+        match entered {
+            Ok(ticket) => self.ticket = Some(ticket),
+            Err(refusal) => {
+                shared.refused(self.id, &self.subject, &refusal);
+                shared.note_abuse(&self.subject, Some(crate::admission::Abuse::Flood));
+            }
+        }
+        self.ticket.is_some()
+    }
+
     /// Keeps the limits, and lets the peer in.
-    fn enter(self, shared: &Shared, authorized: Authorized, now: Instant) -> Verdict {
+    fn enter(mut self, shared: &Shared, authorized: Authorized, now: Instant) -> Verdict {
+        self.take_place(shared, now);
         let Self {
             id,
             socket,
@@ -284,15 +333,10 @@ impl Candidate {
             subject,
             rules,
             doing: _,
+            ticket,
         } = self;
-        let exception = shared.admission.limits().exception_for(&facts);
-        let ticket = match shared.admission.enter_excepted(&subject, exception, now) {
-            Ok(ticket) => ticket,
-            Err(refusal) => {
-                journal::refused(&*shared.observer, id, &subject, &refusal);
-                shared.note_abuse(&subject, Some(crate::admission::Abuse::Flood));
-                return Verdict::TurnedAway;
-            }
+        let Some(ticket) = ticket else {
+            return Verdict::TurnedAway;
         };
         let timeouts = Arc::clone(&rules.timeouts);
         let kind = shared.connection_kind;
@@ -322,6 +366,16 @@ impl AsFd for Candidate {
 
 fn take(answer: &Answer) -> Option<ProcessFacts> {
     answer.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// The checker wakes whoever waits for its answer. Without a waker, because there
+/// was no descriptor for one or because the rules asked for none a moment ago, it
+/// has to be looked for.
+fn for_answer(waker: Option<&Waker>, now: Instant) -> Wait {
+    Wait {
+        until: waker.is_none().then(|| now + BETWEEN_LOOKS),
+        ..Wait::default()
+    }
 }
 
 fn reason_of(failure: &ProofFailure) -> DenialReason {

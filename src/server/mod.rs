@@ -253,6 +253,7 @@ impl Builder {
             loops: Mutex::new(Vec::new()),
             paused: AtomicBool::new(false),
             accepted: AtomicU64::new(0),
+            sweep_asked: AtomicBool::new(false),
             failure: Mutex::new(None),
         };
         shared.set_rules(&rules);

@@ -19,7 +19,7 @@ use super::registry::Registry;
 use super::reserve::Reserve;
 use super::rules::{Choice, Rules};
 use super::supervisor::Bell;
-use crate::admission::{Abuse, Admission, Subject};
+use crate::admission::{Abuse, Admission, Refusal, Subject};
 use crate::listener::{Accepted, Listener, Sealed};
 use crate::peer::Needs;
 use crate::policy::Authorized;
@@ -88,6 +88,8 @@ pub(super) struct Shared {
     /// Whether a loop stopped listening because the server is full.
     pub(super) paused: AtomicBool,
     pub(super) accepted: AtomicU64,
+    /// Refusals were passed over, and the overseer was told that a sweep is due.
+    pub(super) sweep_asked: AtomicBool,
     pub(super) failure: Mutex<Option<io::Error>>,
 }
 
@@ -171,8 +173,18 @@ impl Shared {
         journal::abuse(&*self.observer, subject, abuse, &noticed);
     }
 
+    /// A peer was refused by a limit.
+    pub(super) fn refused(&self, id: u64, subject: &Subject, refusal: &Refusal) {
+        journal::refused(&*self.observer, id, subject, refusal);
+        // The overseer may have nothing else to wake up for.
+        if refusal.report().is_none() && !self.sweep_asked.swap(true, Ordering::SeqCst) {
+            self.supervisor.ring();
+        }
+    }
+
     /// Tells of refusals that were passed over.
     pub(super) fn sweep(&self, all: bool) {
+        self.sweep_asked.store(false, Ordering::SeqCst);
         for passed in self.admission.sweep(Instant::now(), all) {
             journal::passed_over(&*self.observer, &passed);
         }

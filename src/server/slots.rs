@@ -146,6 +146,19 @@ impl<T> Slots<T> {
         Some(value)
     }
 
+    /// Those that are filled.
+    pub(super) fn tokens(&self) -> Vec<Token> {
+        let filled = (0..)
+            .zip(&self.slots)
+            .filter(|(_, slot)| slot.value.is_some());
+        let token = |(place, slot): (u32, &Slot<T>)| Token {
+            place,
+            generation: slot.generation,
+            which: 0,
+        };
+        filled.map(token).collect()
+    }
+
     fn slot(&mut self, place: u32) -> Option<&mut Slot<T>> {
         self.slots.get_mut(usize::try_from(place).ok()?)
     }

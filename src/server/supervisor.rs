@@ -77,7 +77,8 @@ pub trait Overseer {
         None
     }
 
-    /// The descriptor is readable, or the time has come.
+    /// The descriptor is readable, the time has come, or refusals were passed
+    /// over ([`Handle::needs_sweep`]).
     fn call(&mut self, handle: &Handle, now: Instant);
 
     /// All threads are up, and each has entered its role: the last moment before
@@ -230,7 +231,9 @@ impl<'a> Supervisor<'a> {
             self.shared.supervisor.hear();
         }
         let now = Instant::now();
-        if overseer || self.overseer.next_call().is_some_and(|at| at <= now) {
+        let due = self.overseer.next_call().is_some_and(|at| at <= now);
+        let asked = bell && self.shared.sweep_asked.load(Ordering::SeqCst);
+        if overseer || due || asked {
             self.overseer.call(&self.handle, now);
         }
     }
@@ -319,7 +322,9 @@ impl<'a> Supervisor<'a> {
                 crate::error!("{} threads did not end in time", self.threads.len());
                 break;
             }
-            let idle = self.shared.pool.idle.load(Ordering::SeqCst) > 0;
+            // Those who wait for a newcomer; at the end also those who wait for a
+            // peer that is not admitted yet, which the registry doesn't know.
+            let idle = self.shared.pool.idle.load(Ordering::SeqCst) > 0 || forced_at.is_some();
             if idle {
                 self.interrupt_all();
             }
@@ -332,7 +337,8 @@ impl<'a> Supervisor<'a> {
             };
             self.sleep(earliest([Some(now + pause), self.overseer.next_call()]));
         }
-        if forced_at.is_some() {
+        // Threads that were asked to end at once may have done so before this one looked.
+        if forced_at.is_some() || self.shared.phase.is_forced() {
             Outcome::Forced
         } else {
             Outcome::Drained

@@ -1,0 +1,88 @@
+//! The daemon with peers that press: refusals by the hundred, peers that let the
+//! server wait for their proof, and stops in the middle of it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{Daemon, is_turned_away};
+
+const THREADS: [&str; 3] = ["threads=multi", "threads=single", "threads=2"];
+
+/// A client that stays and never answers; killed at the end.
+struct Silent(Child);
+
+impl Silent {
+    fn new(program: &str, daemon: &Daemon) -> Self {
+        let target = format!("UNIX-CONNECT:{}", daemon.socket.display());
+        let mut command = Command::new(program);
+        command.args(["-u", &target, "STDOUT"]);
+        Self(command.stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A daemon that asks this program for a proof, for as long as it takes.
+fn asks_for_proof(threads: &str) -> (Daemon, String) {
+    let program = std::fs::canonicalize("/usr/bin/socat").unwrap();
+    let program = program.to_str().unwrap().to_owned();
+    let daemon = Daemon::start(&[
+        threads,
+        &format!("allow=exe:{program}"),
+        "process_proof=yes",
+        "proof_timeout=60s",
+        "stop_timeout=60s",
+        "max_connections_per_uid=2",
+    ]);
+    (daemon, program)
+}
+
+#[test]
+fn refusals_that_were_passed_over_are_told_while_the_server_runs() {
+    for threads in THREADS {
+        let mut daemon = Daemon::start(&[threads, "max_connections_per_uid=1"]);
+        let held = daemon.connect();
+        for _ in 0..5 {
+            assert!(is_turned_away(&daemon.connect()));
+        }
+        daemon.wait_for_log("4 more connections of uid=");
+        drop(held);
+        assert!(daemon.stop().success());
+    }
+}
+
+#[test]
+fn who_lets_the_server_wait_for_a_proof_has_a_place_and_no_more() {
+    needs!(root, "socat");
+    for threads in THREADS {
+        let (mut daemon, program) = asks_for_proof(threads);
+        let _held = [0; 3].map(|_| Silent::new(&program, &daemon));
+        daemon.wait_for_log("reason=uid_connections");
+    }
+}
+
+#[test]
+fn a_forced_stop_does_not_wait_for_a_proof() {
+    needs!(root, "socat");
+    for threads in THREADS {
+        let (mut daemon, program) = asks_for_proof(threads);
+        let _held = [0; 3].map(|_| Silent::new(&program, &daemon));
+        daemon.wait_for_log("reason=uid_connections");
+        daemon.signal("TERM");
+        daemon.wait_for_log("asked to stop by");
+        let asked = Instant::now();
+        daemon.signal("TERM");
+        assert_eq!(daemon.wait().code(), Some(1));
+        let lasted = asked.elapsed();
+        assert!(lasted < Duration::from_millis(1_800), "{lasted:?}");
+        assert!(!daemon.log().contains("did not end in time"));
+    }
+}

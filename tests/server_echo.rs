@@ -14,6 +14,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use secure_socket::ids::Uid;
 use secure_socket::listener::{Address, Listener, Options, SocketPath};
 use secure_socket::policy::{Numeric, Policy, Rule};
 use secure_socket::server::{Handle, Outcome, Overload, Rules, Server, ServerError, Threads};
-use secure_socket::service::{Connection, Echo};
+use secure_socket::service::{Connection, Echo, Opened, Protocol, Waker};
 use support::{PATIENCE, TempDir, is_turned_away, round_trip};
 
 struct Running {
@@ -72,6 +73,16 @@ fn loops(count: usize) -> Threads {
 }
 
 fn start(threads: Threads, limits: Limits, overload: Overload, rules: Rules) -> Running {
+    start_with(Arc::new(Echo), threads, limits, overload, rules)
+}
+
+fn start_with(
+    protocol: Arc<dyn Protocol>,
+    threads: Threads,
+    limits: Limits,
+    overload: Overload,
+    rules: Rules,
+) -> Running {
     let dir = TempDir::new();
     let path = dir.join("s/echo");
     let address = Address::Unix(SocketPath::parse(path.as_os_str()).unwrap());
@@ -79,7 +90,7 @@ fn start(threads: Threads, limits: Limits, overload: Overload, rules: Rules) -> 
         .nonblocking(threads != Threads::Multi)
         .backlog(1024);
     let listener = Listener::bind(&options).unwrap().dangerously_unconfined();
-    let server = Server::with_protocol(listener, Arc::new(Echo), rules)
+    let server = Server::with_protocol(listener, protocol, rules)
         .threads(threads)
         .limits(limits)
         .overload(overload)
@@ -357,4 +368,74 @@ fn a_panic_closes_one_connection_only() {
     }
     handle.stop(Duration::from_secs(5));
     assert_eq!(thread.join().unwrap().unwrap(), Outcome::Drained);
+}
+
+/// Echo, but every other session panics before it stands.
+#[derive(Default)]
+struct Brittle(AtomicU32);
+
+impl Protocol for Brittle {
+    fn name(&self) -> &'static str {
+        "brittle"
+    }
+
+    fn open(&self, connection: &Arc<Connection>, waker: Option<Waker>) -> std::io::Result<Opened> {
+        let number = self.0.fetch_add(1, Ordering::SeqCst);
+        assert!(number % 2 == 1, "as asked");
+        Echo.open(connection, waker)
+    }
+}
+
+#[test]
+fn a_panic_before_the_session_stands_closes_one_connection_only() {
+    for threads in ALL {
+        let rules = Rules::new(policy(&[]));
+        let brittle = Arc::<Brittle>::default();
+        let server = start_with(brittle, threads(), limits(10), Overload::Wait, rules);
+        for _ in 0..10 {
+            assert!(is_turned_away(&server.connect()));
+            assert_eq!(round_trip(&server.connect(), b"world"), b"world");
+        }
+        let end = Instant::now() + PATIENCE;
+        while server.handle.state().admission.open > 0 {
+            assert!(Instant::now() < end, "a place was never given back");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(server.handle.connections().is_empty());
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+#[test]
+fn a_lower_bound_lets_newcomers_wait_as_well() {
+    let server = start(
+        Threads::Multi,
+        limits(4),
+        Overload::Wait,
+        Rules::new(policy(&[])),
+    );
+    server.handle.reload(Rules::new(policy(&[])), limits(1));
+    let end = Instant::now() + PATIENCE;
+    while server.handle.state().threads > 1 {
+        assert!(Instant::now() < end, "idle workers stayed");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let first = server.connect();
+    let mut byte = [0; 1];
+    (&first).write_all(b"x").unwrap();
+    (&first).read_exact(&mut byte).unwrap();
+    let second = server.connect();
+    (&second).write_all(b"y").unwrap();
+    second
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    assert!(
+        (&second).read(&mut byte).is_err(),
+        "neither served nor closed"
+    );
+    drop(first);
+    second.set_read_timeout(Some(PATIENCE)).unwrap();
+    (&second).read_exact(&mut byte).unwrap();
+    drop(second);
+    assert_eq!(server.stop(), Outcome::Drained);
 }

@@ -72,7 +72,12 @@ impl Pool {
 
     /// Asks this many idle workers to leave; they have to be interrupted.
     pub(super) fn let_go(&self, count: usize) {
-        self.excess.store(count, Ordering::SeqCst);
+        self.excess.fetch_max(count, Ordering::SeqCst);
+    }
+
+    /// Whether some who are to leave have not left.
+    pub(super) fn has_excess(&self) -> bool {
+        self.excess.load(Ordering::SeqCst) > 0
     }
 
     /// Called by each worker before it goes idle: true to those that are let go.

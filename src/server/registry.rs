@@ -24,9 +24,10 @@ impl Registry {
         });
     }
 
-    pub(super) fn remove(&self, id: u64) {
-        // Dropped outside of the lock: it may be the last, and closes the socket.
-        let _removed = self.with(id, |shard| shard.remove(&id));
+    /// Gives it back, to be dropped outside of the lock: it may be the last, and
+    /// closes the socket.
+    pub(super) fn remove(&self, id: u64) -> Option<Arc<Connection>> {
+        self.with(id, |shard| shard.remove(&id)).flatten()
     }
 
     /// All open connections at about this moment.

@@ -249,6 +249,12 @@ impl<'a> Supervisor<'a> {
             if thread.join().is_err() {
                 crate::critical!("a worker thread panicked outside of a connection");
             }
+            // A worker is started anew. A loop has taken its connections with it, and
+            // without loops nobody would accept: better an end that is seen.
+            if self.shared.threads != Threads::Multi {
+                self.shared
+                    .listener_broke(&io::Error::other("an event loop ended"));
+            }
         }
     }
 
@@ -271,6 +277,11 @@ impl<'a> Supervisor<'a> {
                 self.retry_at = Some(now + BETWEEN_STARTS);
                 break;
             }
+        }
+        // A reload may have lowered the bound: who is idle leaves before he takes a
+        // newcomer beyond it.
+        if self.shared.pool.has_excess() {
+            self.interrupt_all();
         }
         self.trim(now);
     }

@@ -112,7 +112,7 @@ impl Visit {
         buffer: &mut [u8],
     ) -> Pace {
         let pace = match &mut self.stage {
-            Stage::Candidate(_) => self.step_candidate(now, buffer),
+            Stage::Candidate(_) => self.step_examination(now, buffer),
             Stage::Serving(_) => self.step_session(signals, may_block, now, buffer),
             Stage::Gone => Pace::Over(CloseReason::Finished),
         };
@@ -121,6 +121,25 @@ impl Visit {
         self.hangups.other =
             self.wait.other.is_none() && (self.hangups.other || signals.ready.other_hangup);
         pace
+    }
+
+    /// As [`step_candidate`](Self::step_candidate), with a net: services and
+    /// observers may be an embedder's, and may panic before a session stands.
+    fn step_examination(&mut self, now: Instant, buffer: &mut [u8]) -> Pace {
+        let Stage::Candidate(candidate) = &self.stage else {
+            return Pace::Over(CloseReason::Finished);
+        };
+        let id = candidate.id();
+        let stepped = catch_unwind(AssertUnwindSafe(|| self.step_candidate(now, buffer)));
+        stepped.unwrap_or_else(|payload| {
+            let what = panic_text(payload.as_ref());
+            crate::error!(conn = id; "its examination panicked, the connection is closed: {what}");
+            if let Some(connection) = self.shared.registry.remove(id) {
+                self.shared
+                    .closed(&connection, CloseReason::ServicePanicked);
+            }
+            Pace::Over(CloseReason::ServicePanicked)
+        })
     }
 
     fn step_candidate(&mut self, now: Instant, buffer: &mut [u8]) -> Pace {

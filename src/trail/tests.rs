@@ -273,6 +273,21 @@ fn a_trail_written_anew_differs_from_its_logged_head() {
 }
 
 #[test]
+fn a_head_of_the_largest_number_is_only_a_missing_one() {
+    let directory = Directory::new();
+    let path = directory.file();
+    write_lines(&directory.options(), 3);
+    // Without its first line, so that a head before it is looked for.
+    let lines = lines_of(&path);
+    fs::write(&path, format!("{}\n", lines[1..].join("\n"))).unwrap();
+    let head = Head {
+        sequence: u64::MAX,
+        digest: [0; 32],
+    };
+    assert_eq!(problem(&path, &[head]).kind, ProblemKind::MissingHead(head));
+}
+
+#[test]
 fn many_threads_make_one_chain_whoever_syncs() {
     for sync in [SyncPolicy::No, SyncPolicy::Batch, SyncPolicy::Each] {
         let directory = Directory::new();

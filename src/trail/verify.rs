@@ -259,7 +259,7 @@ impl<'a> Verifier<'a> {
             None => self
                 .heads
                 .iter()
-                .find(|head| head.sequence + 1 == link.head.sequence)
+                .find(|head| head.sequence.checked_add(1) == Some(link.head.sequence))
                 .map(|head| head.digest),
         };
         if previous.is_some_and(|previous| previous != link.previous) {

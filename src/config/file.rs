@@ -237,7 +237,8 @@ pub(crate) fn quote(text: &str) -> String {
     let bare = !text.is_empty()
         && text.trim() == text
         && !text.starts_with(['"', '\'', '#'])
-        && !text.contains([' ', '\t']);
+        // Whatever counts as a blank could begin a comment.
+        && !text.contains(char::is_whitespace);
     if bare {
         return text.to_owned();
     }
@@ -311,7 +312,20 @@ mod tests {
     #[test]
     fn what_is_quoted_reads_back() {
         for text in [
-            "/a", "", " a", "a b", "\"a\"", "'", "#a", "a#b", "a\\b c", "a # b", "\\",
+            "/a",
+            "",
+            " a",
+            "a b",
+            "\"a\"",
+            "'",
+            "#a",
+            "a#b",
+            "a\\b c",
+            "a # b",
+            "\\",
+            "a\u{a0}#b",
+            "a\u{b}#b",
+            "a\u{3000}#b",
         ] {
             let line = format!("socket_path = {}  # from here", quote(text));
             check(&line, &[("socket_path", text)]);

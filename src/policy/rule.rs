@@ -69,8 +69,7 @@ impl Rule {
                 })?;
                 alternatives.push(criterion);
             }
-            builder.clauses.push(alternatives);
-            builder.validate().map_err(|message| RuleError {
+            builder.push(alternatives).map_err(|message| RuleError {
                 column: clause.column,
                 message,
             })?;
@@ -82,6 +81,7 @@ impl Rule {
     pub(super) fn own_user_only(own_user: Uid) -> Self {
         RuleBuilder {
             clauses: vec![vec![Criterion::User(own_user, Some(String::from("self")))]],
+            text_bytes: 0,
         }
         .finish()
     }
@@ -161,6 +161,8 @@ impl fmt::Display for Rule {
 #[derive(Clone, Default, Debug)]
 pub struct RuleBuilder {
     clauses: Vec<Vec<Criterion>>,
+    /// Bytes of the text so far, with its commas.
+    text_bytes: usize,
 }
 
 impl RuleBuilder {
@@ -171,8 +173,7 @@ impl RuleBuilder {
     /// Says in words which bound is crossed, or which criteria no peer meets at once.
     pub fn any_of(&mut self, alternatives: Vec<Criterion>) -> Result<&mut Self, String> {
         if !alternatives.is_empty() {
-            self.clauses.push(alternatives);
-            self.validate()?;
+            self.push(alternatives)?;
         }
         Ok(self)
     }
@@ -192,6 +193,22 @@ impl RuleBuilder {
             text: text.join(",").into(),
             clauses: self.clauses.into(),
         }
+    }
+
+    /// Escapes can make the text longer than it was given, and it must parse again.
+    fn push(&mut self, alternatives: Vec<Criterion>) -> Result<(), String> {
+        let comma = usize::from(!self.clauses.is_empty());
+        self.text_bytes = self
+            .text_bytes
+            .saturating_add(joined(&alternatives, "|").len())
+            .saturating_add(comma);
+        self.clauses.push(alternatives);
+        if self.text_bytes > MAX_RULE_BYTES {
+            return Err(format!(
+                "expected a rule of at most {MAX_RULE_BYTES} bytes with its escapes"
+            ));
+        }
+        self.validate()
     }
 
     /// Holds after every clause, so that only the last can be at fault.
@@ -307,6 +324,14 @@ mod tests {
         let long = |bytes: usize| format!("args:{}", "a".repeat(bytes - 5));
         assert!(Rule::parse(&long(MAX_RULE_BYTES), &NAMES).is_ok());
         assert!(Rule::parse(&long(MAX_RULE_BYTES + 1), &NAMES).is_err());
+        // A control character is written with four bytes.
+        let escaped = |count: usize| format!("args:aaa{}", "\x7f".repeat(count));
+        let most = (MAX_RULE_BYTES - 8) / 4;
+        check(&escaped(most), &format!("args:aaa{}", "\\x7f".repeat(most)));
+        check(
+            &escaped(most + 1),
+            "1: expected a rule of at most 65536 bytes with its escapes",
+        );
     }
 
     #[test]

@@ -19,14 +19,16 @@ pub fn check(data: &[u8]) {
         }
     };
     check_settings(&settings);
-    let mark = [b"\xef\xbb\xbf", data].concat();
-    if !data.starts_with(b"\xef\xbb\xbf") {
-        check_same(&settings, &mark);
-    }
-    check_same(&settings, &[data, b"\n# a comment"].concat());
-    if !data.contains(&b'\r') {
-        let lines: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
-        check_same(&settings, &lines.join(&b"\r\n"[..]));
+    // One of these for each input: each costs a whole reading.
+    match data.len() % 3 {
+        0 if !data.starts_with(b"\xef\xbb\xbf") => {
+            check_same(&settings, &[b"\xef\xbb\xbf", data].concat());
+        }
+        1 if !data.contains(&b'\r') => {
+            let lines: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
+            check_same(&settings, &lines.join(&b"\r\n"[..]));
+        }
+        _ => check_same(&settings, &[data, b"\n# a comment"].concat()),
     }
 }
 

@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 pub enum Input {
     /// As it comes, with heads as an operator may type them.
     Raw(Vec<u8>, Vec<String>, Vec<(u64, u8)>),
-    /// A chain with these members, and what was done to it.
-    Changed(Vec<Member>, Vec<Change>),
+    /// A chain with these members, what was done to it, and heads of an operator.
+    Changed(Vec<Member>, Vec<Change>, Vec<(u64, u8)>),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -46,7 +46,7 @@ pub enum Change {
 pub fn check(input: Input) {
     match input {
         Input::Raw(bytes, texts, numbers) => check_raw(&bytes, &texts, &numbers),
-        Input::Changed(members, changes) => check_changed(&members, &changes),
+        Input::Changed(members, changes, numbers) => check_changed(&members, &changes, &numbers),
     }
 }
 
@@ -55,10 +55,7 @@ fn check_raw(bytes: &[u8], texts: &[String], numbers: &[(u64, u8)]) {
     for head in &heads {
         assert_eq!(Head::parse(&head.to_string()).as_ref(), Some(head));
     }
-    heads.extend(numbers.iter().map(|(sequence, byte)| Head {
-        sequence: *sequence,
-        digest: [*byte; 32],
-    }));
+    heads.extend(numbers.iter().map(as_head));
     match verify(bytes, &heads) {
         Ok(summary) => assert!(summary.lines >= 1 && summary.first <= summary.head.sequence),
         Err(VerifyError::Problem(problem)) => {
@@ -71,7 +68,14 @@ fn check_raw(bytes: &[u8], texts: &[String], numbers: &[(u64, u8)]) {
     }
 }
 
-fn check_changed(members: &[Member], changes: &[Change]) {
+fn as_head((sequence, byte): &(u64, u8)) -> Head {
+    Head {
+        sequence: *sequence,
+        digest: [*byte; 32],
+    }
+}
+
+fn check_changed(members: &[Member], changes: &[Change], numbers: &[(u64, u8)]) {
     let (lines, head) = chain(members);
     let original = lines.concat();
     if !lines.is_empty() {
@@ -83,6 +87,12 @@ fn check_changed(members: &[Member], changes: &[Change]) {
     for change in changes.iter().take(8) {
         forged |= matches!(change, Change::Forge(..));
         text = changed(text, change);
+    }
+    // A head that nobody logged is never found.
+    let strange: Vec<Head> = numbers.iter().map(as_head).collect();
+    if let Ok(summary) = verify(&text, &strange) {
+        let is_there = |head: &Head| head.sequence >= summary.first;
+        assert!(!strange.iter().any(is_there));
     }
     if text == original {
         return;

@@ -32,6 +32,7 @@ mod queue;
 mod request;
 mod rights;
 mod routes;
+mod run;
 mod session;
 mod tree;
 

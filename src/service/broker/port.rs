@@ -17,9 +17,9 @@ use super::deliver::Recent;
 use super::hub::{Broker, count_in};
 use super::limits::{Limits, Quota};
 use super::member::{Member, Open, Request};
-use super::outbox::Run;
 use super::rights::{Action, Rights};
 use super::routes::{Entry, Role, Route};
+use super::run::Run;
 
 /// A connection's place in a [`Broker`]. Dropping it leaves: subscriptions and
 /// registrations end, requests that it was to answer end with ERROR 5.

@@ -1,0 +1,161 @@
+//! What a queue keeps, drops and says.
+
+use super::*;
+use crate::frame::{Decoder, FrameLimit, Greeting, Received, Side, Stamp, Subject};
+
+fn message(id: u64, sequence: u64, data: &[u8]) -> Vec<u8> {
+    let stamp = Stamp {
+        connection: 1,
+        sequence,
+        uid: None,
+        gid: None,
+        pid: None,
+        flags: 0,
+    };
+    let subject = Subject::new(b"s").unwrap();
+    let mut out = Vec::new();
+    Frame::Message {
+        id,
+        subject,
+        stamp,
+        body: data,
+    }
+    .encode(&mut out);
+    out
+}
+
+/// Takes everything out in writes of `step` bytes.
+fn drain(queue: &mut Queue, step: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    while !queue.is_empty() {
+        let mut part: Vec<u8> = queue.slices().iter().flat_map(|s| s.to_vec()).collect();
+        part.truncate(step);
+        queue.advance(part.len());
+        out.extend(part);
+    }
+    assert_eq!(queue.bytes(), 0);
+    out
+}
+
+fn read(bytes: &[u8]) -> Vec<(Kind, u64, u64)> {
+    let mut decoder = Decoder::new(Side::Broker, FrameLimit::DEFAULT);
+    decoder.push(
+        &Greeting {
+            accepts: FrameLimit::DEFAULT,
+        }
+        .encode(),
+    );
+    let _ = decoder.frames().next();
+    decoder.push(bytes);
+    let mut found = Vec::new();
+    for item in decoder.frames() {
+        match item.unwrap() {
+            Received::Frame(Frame::Message { id, stamp, .. }) => {
+                found.push((Kind::Message, id, stamp.sequence));
+            }
+            Received::Frame(Frame::Gap { id, count }) => found.push((Kind::Gap, id, count)),
+            Received::Frame(frame) => found.push((frame.kind(), frame.id(), 0)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(decoder.is_between_frames(), "a frame is torn");
+    found
+}
+
+#[test]
+fn the_oldest_go_and_are_counted_in_their_place() {
+    let mut queue = Queue::default();
+    for sequence in 1..=10 {
+        queue.push(&message(1, sequence, b""));
+    }
+    queue.drop_oldest(3 * 49, |_| true);
+    queue.drop_oldest(1, |_| true);
+    let found = read(&drain(&mut queue, 7));
+    assert_eq!(found[..2], [(Kind::Gap, 1, 4), (Kind::Message, 1, 5)]);
+    assert_eq!(found.len(), 7);
+}
+
+#[test]
+fn what_may_not_be_dropped_stays_in_order() {
+    let mut queue = Queue::default();
+    for sequence in 1..=6 {
+        queue.push(&message(sequence % 2, sequence, b"xy"));
+        queue.push_frame(&Frame::Ok { id: sequence });
+    }
+    queue.drop_oldest(usize::MAX, |id| id == 1);
+    let found = read(&drain(&mut queue, 1000));
+    let evens: Vec<_> = found.iter().filter(|f| f.0 == Kind::Message).collect();
+    assert_eq!(
+        evens,
+        [
+            &(Kind::Message, 0, 2),
+            &(Kind::Message, 0, 4),
+            &(Kind::Message, 0, 6)
+        ]
+    );
+    assert_eq!(found.iter().filter(|f| f.0 == Kind::Ok).count(), 6);
+    assert_eq!(
+        found
+            .iter()
+            .filter(|f| f.0 == Kind::Gap)
+            .collect::<Vec<_>>(),
+        [&(Kind::Gap, 1, 3)]
+    );
+}
+
+#[test]
+fn a_frame_that_has_left_in_part_is_finished() {
+    for sent in 0..120 {
+        let mut queue = Queue::default();
+        queue.push(&message(1, 1, b"abc"));
+        queue.push(&message(1, 2, b"def"));
+        queue.push_shared(&message(1, 3, b""), Arc::from(&b""[..]), 0);
+        let mut out: Vec<u8> = queue.slices().iter().flat_map(|s| s.to_vec()).collect();
+        out.truncate(sent);
+        queue.advance(sent);
+        queue.drop_oldest(usize::MAX, |_| true);
+        queue.drop_oldest(usize::MAX, |_| true);
+        out.extend(drain(&mut queue, 5));
+        let found = read(&out);
+        let dropped: u64 = found.iter().filter(|f| f.0 == Kind::Gap).map(|f| f.2).sum();
+        let kept = found.iter().filter(|f| f.0 == Kind::Message).count();
+        assert_eq!(
+            dropped + u64::try_from(kept).unwrap(),
+            3,
+            "after {sent} bytes"
+        );
+    }
+}
+
+#[test]
+fn shared_data_is_not_copied() {
+    let data: Arc<[u8]> = Arc::from(vec![7_u8; 1000]);
+    let mut queue = Queue::default();
+    let whole = message(1, 1, &data);
+    let head = &whole[..whole.len() - 1000];
+    queue.push_shared(head, Arc::clone(&data), 0);
+    assert_eq!(Arc::strong_count(&data), 2);
+    assert_eq!(queue.bytes(), whole.len());
+    assert_eq!(drain(&mut queue, 999), whole);
+    assert_eq!(Arc::strong_count(&data), 1);
+}
+
+#[test]
+fn many_small_drops_leave_few_pieces() {
+    let mut queue = Queue::default();
+    for sequence in 0..2000 {
+        queue.push_frame(&Frame::Ok { id: sequence });
+        queue.push(&message(1, sequence, b""));
+        if sequence > 10 {
+            queue.drop_oldest(1, |_| true);
+        }
+    }
+    assert!(queue.pieces.len() < 20, "{}", queue.pieces.len());
+    let found = read(&drain(&mut queue, 1 << 20));
+    let oks: Vec<u64> = found
+        .iter()
+        .filter(|f| f.0 == Kind::Ok)
+        .map(|f| f.1)
+        .collect();
+    assert_eq!(oks, (0..2000).collect::<Vec<_>>());
+}

@@ -200,6 +200,8 @@ fn records_keep_their_bounds() {
         s.connect(sys.argv[1])\n\
         for m in (b'one', b'', b'three' * 20000):\n\
         \x20   s.send(m); assert s.recv(200000) == m, m[:9]\n\
+        s.send(b''); s.send(b'last'); s.shutdown(socket.SHUT_WR)\n\
+        assert (s.recv(9), s.recv(9)) == (b'', b'last')\n\
         print('same')";
     for threads in THREADS {
         let daemon = Daemon::start(&[threads, "protocol=SOCK_SEQPACKET"]);

@@ -214,6 +214,15 @@ impl Connection {
         if !self.kind.packets {
             return Ok(true);
         }
+        // Whatever comes behind it, the end or nothing yet: only an empty record
+        // leaves more to receive, or nothing.
+        let mut next = [0_u8; 1];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::net::recv(&self.socket, &mut next[..], flags) {
+            Ok((_, 0)) => {}
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
         let mut fds = [PollFd::new(&self.socket, PollFlags::RDHUP)];
         let now = rustix::event::Timespec {
             tv_sec: 0,

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -84,5 +85,26 @@ fn a_forced_stop_does_not_wait_for_a_proof() {
         let lasted = asked.elapsed();
         assert!(lasted < Duration::from_millis(1_800), "{lasted:?}");
         assert!(!daemon.log().contains("did not end in time"));
+    }
+}
+
+#[test]
+fn what_follows_an_empty_message_comes_back_though_the_peer_has_ended() {
+    use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketAddrUnix, SocketType};
+    for threads in THREADS {
+        let daemon = Daemon::start(&[threads, "protocol=SOCK_SEQPACKET"]);
+        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        daemon.signal("STOP");
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&daemon.socket).unwrap()).unwrap();
+        for message in ["", "abc"] {
+            rustix::net::send(&socket, message.as_bytes(), SendFlags::empty()).unwrap();
+        }
+        rustix::net::shutdown(&socket, Shutdown::Write).unwrap();
+        daemon.signal("CONT");
+        let mut stream = std::os::unix::net::UnixStream::from(socket);
+        stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        let mut answer = [0; 4];
+        let lengths = [0; 3].map(|_| stream.read(&mut answer).unwrap());
+        assert_eq!(lengths, [0, 3, 0]);
     }
 }

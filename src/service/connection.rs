@@ -206,10 +206,11 @@ impl Connection {
         }
     }
 
-    /// Tells a receive of 0 bytes apart: the end, or an empty message.
+    /// Tells a receive of 0 bytes apart: the end, or an empty message. Several empty
+    /// messages on end, followed by the end of data, count as the end.
     ///
     /// # Errors
-    /// As poll(2).
+    /// As poll(2) and recv(2).
     pub fn is_at_end(&self) -> io::Result<bool> {
         if !self.kind.packets {
             return Ok(true);
@@ -229,7 +230,16 @@ impl Connection {
             tv_nsec: 0,
         };
         rustix::event::poll(&mut fds, Some(&now))?;
-        Ok(fds.iter().any(|fd| !fd.revents().is_empty()))
+        if fds.iter().all(|fd| fd.revents().is_empty()) {
+            return Ok(false);
+        }
+        // What the peer had sent before it ended is still to come.
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+        match rustix::net::recv(&self.socket, &mut [0_u8; 1], flags) {
+            Ok((_, length)) => Ok(length == 0),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Ends the connection from any thread: whoever waits on the socket wakes

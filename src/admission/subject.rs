@@ -1,7 +1,7 @@
 //! Who is counted.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::ids::{Pid, Uid};
 
@@ -14,8 +14,8 @@ pub enum Who {
     /// All whose user id has no mapping in this user namespace, or could not be read.
     Nobody,
     /// One IPv4 address, or one IPv6 network of 64 bits: what one host can
-    /// choose from at will is counted as one. An IPv4 address mapped into IPv6
-    /// counts as the IPv4 address.
+    /// choose from at will is counted as one, and so is this machine, which has all
+    /// of 127.0.0.0/8. An IPv4 address mapped into IPv6 counts as the IPv4 address.
     Address(IpAddr),
 }
 
@@ -100,6 +100,8 @@ impl fmt::Display for Subject {
 
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
+        // A client binds to any of them without asking (ip(7)).
+        IpAddr::V4(v4) if v4.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(v6) if !v6.is_loopback() => {
             let [a, b, c, d, ..] = v6.segments();
             IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
@@ -121,6 +123,9 @@ mod tests {
     #[test]
     fn what_one_host_chooses_from_is_counted_as_one() {
         check("127.0.0.1", "address=127.0.0.1");
+        check("127.8.9.10", "address=127.0.0.1");
+        check("::ffff:127.0.0.2", "address=127.0.0.1");
+        check("128.0.0.1", "address=128.0.0.1");
         check("::ffff:10.1.2.3", "address=10.1.2.3");
         check("2001:db8:1:2:3:4:5:6", "address=2001:db8:1:2::/64");
         check("::1", "address=::1/64");

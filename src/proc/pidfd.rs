@@ -23,7 +23,12 @@ pub fn pidfd_state(fdinfo: &[u8]) -> Option<PidfdState> {
     if lines.next().is_some() {
         return None;
     }
-    match value.parse::<i32>().ok()? {
+    let number = value.parse::<i32>().ok()?;
+    // The kernel prints neither a plus sign nor zeros in front.
+    if number.to_string() != value {
+        return None;
+    }
+    match number {
         -1 => Some(PidfdState::Gone),
         0 => Some(PidfdState::NotVisible),
         number => Pid::from_raw(number).map(PidfdState::Pid),
@@ -54,6 +59,9 @@ mod tests {
         );
         check(&format!("{head}Pid:\t-2\n"), None);
         check(&format!("{head}Pid:\t7\nPid:\t8\n"), None);
+        check(&format!("{head}Pid:\t+7\n"), None);
+        check(&format!("{head}Pid:\t07\n"), None);
+        check(&format!("{head}Pid:\t-0\n"), None);
         check(&format!("{head}Pid:\n"), None);
         check(head, None);
         check("", None);

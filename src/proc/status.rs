@@ -14,7 +14,11 @@ pub fn capabilities(status: &[u8]) -> Option<Capabilities> {
     let mask = |key: &[u8]| {
         let mut lines = status.split(|byte| *byte == b'\n');
         let line = lines.find_map(|line| line.strip_prefix(key))?;
-        u64::from_str_radix(std::str::from_utf8(line.trim_ascii()).ok()?, 16).ok()
+        let digits = line.trim_ascii();
+        // `from_str_radix` takes a plus sign, which the kernel doesn't print.
+        let is_hex = digits.iter().all(u8::is_ascii_hexdigit);
+        let digits = std::str::from_utf8(digits).ok().filter(|_| is_hex)?;
+        u64::from_str_radix(digits, 16).ok()
     };
     Some(Capabilities {
         effective: mask(b"CapEff:")?,
@@ -41,6 +45,7 @@ mod tests {
         assert!(!has_capability(status, 18));
         assert!(!has_capability(status, 200));
         assert!(!has_capability(b"CapPrm:\t00ff\nCapEff:\tzz\n", 1));
+        assert!(!has_capability(b"CapPrm:\t00ff\nCapEff:\t+ff\n", 1));
         assert!(!has_capability(b"", 19));
         let dropped = b"CapPrm:\t0000000000080000\nCapEff:\t0000000000000000\n";
         assert!(!has_capability(dropped, 19));

@@ -325,7 +325,7 @@ impl World {
             }
             Op::Reload { permits } => self.reload(usize::from(permits) % PERMITS.len()),
             Op::Stop => {
-                self.broker.stop();
+                self.broker.stop(self.now + Duration::from_secs(5));
                 self.model.stopping = true;
             }
         }

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt;
 
@@ -20,6 +21,10 @@ pub(super) enum Socket {
 /// A program's socket, and the relay's end of it. `None` where the machine has no
 /// free port left.
 pub(super) fn pair(tcp: bool) -> Option<(Socket, OwnedFd)> {
+    // The Rust runtime, which ignores it, is not what starts a target.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGPIPE);
+    signals.thread_block().ok()?;
     if !tcp {
         let (near, far) = UnixStream::pair().ok()?;
         near.set_nonblocking(true).ok()?;

@@ -148,7 +148,10 @@ fn hostile_users(threads: &str) {
         "overload=refuse",
         "first_byte_timeout=1s",
         "write_timeout=1s",
-        "metrics_socket=@sst-hostile",
+        &format!(
+            "metrics_socket=@sst-hostile-{}-{threads}",
+            std::process::id()
+        ),
         threads,
     ]);
     let quiet = measure(&daemon, attack() / 5);

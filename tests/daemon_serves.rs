@@ -477,3 +477,24 @@ fn a_limit_on_file_sizes_stops_the_log_and_not_the_service() {
     daemon.signal("TERM");
     assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.log());
 }
+
+#[test]
+fn every_denial_is_told_or_counted_before_the_end() {
+    let daemon = Daemon::start(&["allow=uid:4294967293", "denials_before_penalty=0"]);
+    for _ in 0..500 {
+        assert!(is_turned_away(&daemon.connect()));
+    }
+    let pid = daemon.pid();
+    daemon.signal("TERM");
+    let mut daemon = daemon;
+    assert_eq!(daemon.wait().code(), Some(0));
+    let log = daemon.log();
+    let told = log.matches("peer denied").count();
+    let counted: usize = log
+        .lines()
+        .filter_map(|line| line.split_once(" more lines like this suppressed"))
+        .filter_map(|(before, _)| before.rsplit(' ').next()?.parse::<usize>().ok())
+        .sum();
+    assert!(told < 500, "told all of {pid}'s");
+    assert_eq!(told + counted, 500, "{log}");
+}

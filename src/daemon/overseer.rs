@@ -92,6 +92,9 @@ impl<'a> Warden<'a> {
                 );
                 handle.stop(grace);
             }
+            Request::Reload if self.stops > 0 => {
+                crate::notice!("asked to reload while stopping: not done");
+            }
             Request::Reload => self.reload(handle),
             Request::Summary => {
                 let Means {

@@ -99,7 +99,18 @@ impl RateLimited {
 /// site still has something to say later.
 #[cfg(feature = "logging")]
 pub(super) fn summarise_suppressed() -> bool {
-    let now_ms = now_ms();
+    summarise_until(now_ms())
+}
+
+/// Says what all sites have suppressed, though their second may not be over: for
+/// the end of the logger.
+#[cfg(feature = "logging")]
+pub(super) fn summarise_all() {
+    summarise_until(now_ms().saturating_add(WINDOW_MS));
+}
+
+#[cfg(feature = "logging")]
+fn summarise_until(now_ms: u64) -> bool {
     let mut over = Vec::new();
     let more = {
         let mut sites = SUPPRESSING.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@ use super::shared::{Phase, Shared};
 use super::sink::compress::{Compressor, Handle};
 use super::sink::remote::RemoteAddress;
 use super::writer::Writer;
-use super::{LoggingError, Severity, Verbosity};
+use super::{LoggingError, Severity, Verbosity, limited};
 use crossbeam::channel::{Receiver, bounded};
 use std::io;
 use std::path::PathBuf;
@@ -336,6 +336,7 @@ impl Guard {
             compressor.stop();
         }
         let shared = &self.logger.0.shared;
+        limited::summarise_all();
         shared.stop.store(true, Ordering::SeqCst);
         shared.queue.wake();
         let writer = self.await_writer();

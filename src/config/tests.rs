@@ -152,7 +152,7 @@ fn bounds_are_inclusive_and_hold() {
 
 #[test]
 fn what_check_prints_reads_back_to_the_same_settings() {
-    let lines: [&[&str]; 5] = [
+    let lines: [&[&str]; 6] = [
         &[],
         &[
             "socket_path=/run/a b/c#d \"e\"",
@@ -179,6 +179,7 @@ fn what_check_prints_reads_back_to_the_same_settings() {
             "limit=uid:33:connections=5",
             "mq_name=/q",
         ],
+        &["penalty=12h"],
     ];
     for args in lines {
         let first = settings(args);

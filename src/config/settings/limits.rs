@@ -91,13 +91,16 @@ fn admission(reader: &mut Reader<'_>, names: &dyn Names, policy: &Policy) -> Opt
             .warning(one.origin.place(), "limit", text);
     }
     let penalty = reader.duration("penalty")?;
-    let penalty_max = reader.duration("penalty_max")?;
-    if penalty_max < penalty && reader.is_given("penalty_max") && !reader.has_failed("penalty") {
+    let mut penalty_max = reader.duration("penalty_max")?;
+    if penalty_max < penalty && !reader.has_failed("penalty") {
         let shown = values::show_duration(penalty);
-        reader.error(
-            "penalty_max",
-            format!("expected at least penalty, which is {shown}"),
-        );
+        if reader.is_given("penalty_max") {
+            let text = format!("expected at least penalty, which is {shown}");
+            reader.error("penalty_max", text);
+        } else {
+            reader.follows("penalty_max", shown, "never below penalty");
+            penalty_max = penalty;
+        }
     }
     let offences = reader.many("penalty_for", |text| values::word(text, OFFENCES));
     let offences = offences.iter().fold(Offences::NONE, |all, one| {

@@ -37,6 +37,15 @@ fn socat(socket: &Path) -> Vec<String> {
     ]
 }
 
+/// A message queue that is removed at the end; a user may have only a few.
+struct Queue(String);
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let _ = nix::mqueue::mq_unlink(self.0.as_str());
+    }
+}
+
 #[test]
 fn the_originals_command_line_works_as_it_stands() {
     needs!(root, "socat", "setpriv");
@@ -44,6 +53,7 @@ fn the_originals_command_line_works_as_it_stands() {
     let socket = Path::new("/tmp/sock_secure_socket");
     let log = dir.join("home/log/secure_socket_logs");
     let queue = format!("/secure_socket_MQ_{}", std::process::id());
+    let _unlinked = Queue(queue.clone());
     let daemon = Daemon::spawn(&[
         "socket_path=/tmp/sock_secure_socket",
         &format!("mq_name={queue}"),
@@ -104,7 +114,6 @@ fn the_originals_command_line_works_as_it_stands() {
     mqcat.stdout.take().unwrap().read_exact(&mut first).unwrap();
     let _ = mqcat.kill();
     let _ = mqcat.wait();
-    let _ = fs::remove_file(format!("/dev/mqueue{queue}"));
     assert!(first.starts_with(b"20"), "a line begins with its time");
 }
 

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,10 @@ fn asks_for_proof(threads: &str) -> (Daemon, String) {
 fn refusals_that_were_passed_over_are_told_while_the_server_runs() {
     for threads in THREADS {
         let mut daemon = Daemon::start(&[threads, "max_connections_per_uid=1"]);
-        let held = daemon.connect();
+        let mut held = daemon.connect();
+        // Served, so that it has the place: those who come at once have no order.
+        held.write_all(b"x").unwrap();
+        held.read_exact(&mut [0; 1]).unwrap();
         for _ in 0..5 {
             assert!(is_turned_away(&daemon.connect()));
         }

@@ -109,6 +109,7 @@ fn authorised(reader: &mut Reader<'_>, names: &dyn Names) -> Option<Sourced<Rule
 }
 
 fn criterion(keyword: &str, text: &str, names: &dyn Names) -> Result<Criterion, Wrong> {
+    visible(text)?;
     Criterion::from_parts(keyword, text, names).map_err(|error| {
         // The option's name says already what the keyword would.
         let sentence = error.to_string();
@@ -153,7 +154,29 @@ pub(super) fn policy(
 
 /// A rule, with its fault at the column that the policy names.
 pub(crate) fn rule(text: &str, names: &dyn Names) -> Result<Rule, Wrong> {
+    visible(text)?;
     Rule::parse(text, names).map_err(|error| at_column(text, error.column, error.message))
+}
+
+/// A character that would control the terminal of whoever reads the rule, or the
+/// order in which it is shown, has to be written as bytes.
+fn visible(text: &str) -> Result<(), Wrong> {
+    let hides = |character: char| {
+        let bidirectional = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        character.is_control() || bidirectional
+    };
+    let Some((at, character)) = text.char_indices().find(|(_, one)| hides(*one)) else {
+        return Ok(());
+    };
+    Err(Wrong {
+        text: format!(
+            "expected \\xHH for each byte of the control character U+{:04X}",
+            u32::from(character)
+        ),
+        bytes: at..at + character.len_utf8(),
+        caret: at,
+    })
 }
 
 /// A fault from a character's column on to the end of its criterion.
@@ -207,5 +230,27 @@ pub(super) fn check_against_service(
             let text = "a process may exec the named program after it connected and pass for it";
             reader.warning("process_proof", text);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_controls_a_terminal_is_refused_in_rules() {
+        let names = crate::policy::Numeric {
+            own_user: Uid::ROOT,
+        };
+        for (text, caret) in [
+            ("uid:0,exe:/a\u{c}b", 12),
+            ("args:\u{1b}[2J", 5),
+            ("name:a\u{202e}b", 6),
+        ] {
+            let wrong = rule(text, &names).unwrap_err();
+            assert_eq!(wrong.caret, caret, "{}", wrong.text);
+            assert!(wrong.text.contains("\\xHH"), "{}", wrong.text);
+        }
+        assert!(rule("args:a\\x0cb", &names).is_ok());
     }
 }

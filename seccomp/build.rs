@@ -255,7 +255,7 @@ mod filters {
     ) -> Outcome<()> {
         for name in rules.iter().map(call).collect::<BTreeSet<_>>() {
             let rule = vec![json!({ "syscall": name })];
-            let program = compile_program(arch, "probe", "allow", json!("trap"), rule)?;
+            let program = compile_program(arch, "probe", json!("allow"), json!("trap"), rule)?;
             // After three instructions for the architecture and one that loads
             // the number stands the comparison with it.
             let found = program.get(4).map(|instruction| instruction.k);
@@ -270,23 +270,31 @@ mod filters {
     }
 
     /// A filter allows what it lists and kills for the rest; one with an
-    /// `answer` gives that error for what it lists and allows the rest.
+    /// `answer` gives that error for what it lists and allows the rest; one with
+    /// a `refusal` allows what it lists and gives that error for the rest.
     fn compile_filter(
         arch: TargetArch,
         name: &str,
         spec: &Value,
         rules: Vec<Value>,
     ) -> Outcome<BpfProgram> {
-        match field(spec, "answer").as_u64() {
-            Some(errno) => compile_program(arch, name, "allow", json!({ "errno": errno }), rules),
-            None => compile_program(arch, name, "kill_process", json!("allow"), rules),
+        let errno = |value: &Value| value.as_u64().map(|errno| json!({ "errno": errno }));
+        let answer = errno(field(spec, "answer"));
+        let refusal = errno(field(spec, "refusal"));
+        match (answer, refusal) {
+            (Some(_), Some(_)) => Err(format!("filter {name}: both answer and refusal")),
+            (Some(answer), None) => compile_program(arch, name, json!("allow"), answer, rules),
+            (None, refusal) => {
+                let otherwise = refusal.unwrap_or_else(|| json!("kill_process"));
+                compile_program(arch, name, otherwise, json!("allow"), rules)
+            }
         }
     }
 
     fn compile_program(
         arch: TargetArch,
         name: &str,
-        otherwise: &str,
+        otherwise: Value,
         matched: Value,
         rules: Vec<Value>,
     ) -> Outcome<BpfProgram> {

@@ -58,7 +58,7 @@ impl Status {
         let filters: u32 = self.field("Seccomp_filters").parse().unwrap();
         let least = match name.as_str() {
             "secure_socket" => 2,
-            "process-check" | "process-digest" => 1,
+            "process-check" | "process-digest" | "resolver" => 1,
             "connector" => 2,
             _ => 3,
         };
@@ -206,8 +206,9 @@ fn relay_stands_behind_its_walls() {
     upstream_at(&path);
     let local = format!("upstream=unix:{}", path.display());
     let remote = format!("upstream=tcp:127.0.0.1:{}", tcp_upstream());
+    let named = format!("upstream=tcp:localhost:{}", tcp_upstream());
     for threads in THREADS {
-        for upstream in [&local, &remote] {
+        for upstream in [&local, &remote, &named] {
             check(&[threads, "service=relay", upstream], &[], echo);
         }
     }

@@ -1,6 +1,7 @@
 //! The relay's part of the start: what it is told, what it keeps, and the
 //! warning about a confused deputy.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::Fault;
@@ -9,9 +10,22 @@ use crate::config::{Service, Settings};
 use crate::exit;
 use crate::ids::Uid;
 use crate::listener::Address;
-use crate::sandbox::{Capability, Plan, PrivilegedThread, Role};
+use crate::sandbox::{Access, Capability, Plan, PrivilegedThread, Role};
 use crate::service::relay::proxy::UnixName;
 use crate::service::relay::{Identity, Options, Relay, RelayError, confused_deputy};
+
+/// Where name servers listen, for answers that don't fit a datagram (RFC 7766).
+const DOMAIN_PORT: u16 = 53;
+
+/// What getaddrinfo(3) reads: hosts(5), resolv.conf(5), nsswitch.conf(5),
+/// host.conf(5), gai.conf(5).
+const NAME_FILES: [&str; 5] = [
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+];
 
 /// The service, if it is asked for, with every host name looked up.
 pub(super) fn open(settings: &Settings) -> Result<Option<Arc<Relay>>, Fault> {
@@ -67,6 +81,42 @@ pub(super) fn keep(plan: &mut Plan, settings: &Settings, relay: &Relay) {
             body,
         });
     }
+    if let Some(body) = relay.resolver() {
+        for place in places_of_names(settings) {
+            rooms::grant(plan, &place, Access::Read, &[Role::Resolver]);
+        }
+        plan.tcp_connect.push((DOMAIN_PORT, vec![Role::Resolver]));
+        plan.privileged.push(PrivilegedThread {
+            name: "resolver",
+            role: Role::Resolver,
+            capabilities: vec![],
+            outside_landlock: false,
+            body,
+        });
+    }
+}
+
+/// What the thread that looks names up may read. The directories, since such files
+/// are replaced and not rewritten; but root owns what else is in `/etc`, so for a
+/// server that stays root only the files as they are now.
+fn places_of_names(settings: &Settings) -> Vec<PathBuf> {
+    let stays_root = match rooms::owner(settings) {
+        Some((uid, _)) => uid == Uid::ROOT,
+        None => rustix::process::geteuid().is_root(),
+    };
+    let files = NAME_FILES.map(Path::new).into_iter();
+    // They may be links, as those of systemd-resolved and resolvconf are.
+    let files = files.filter_map(|file| file.canonicalize().ok());
+    if stays_root {
+        return files.collect();
+    }
+    let mut folders: Vec<PathBuf> = files
+        .filter_map(|file| Some(file.parent()?.to_path_buf()))
+        .chain([PathBuf::from("/etc")])
+        .collect();
+    folders.sort();
+    folders.dedup();
+    folders
 }
 
 /// Says in plain words where an upstream would take everybody for the server.

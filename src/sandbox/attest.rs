@@ -52,7 +52,7 @@ pub(super) struct Expected {
     pub(super) no_new_privs: bool,
     /// How many filters each thread lives behind at least; 0 if none is asked for.
     pub(super) filters: u32,
-    /// Threads that keep capabilities: tid, and all that they may have.
+    /// Threads that stand alone: tid, and all capabilities that they may have.
     pub(super) exceptions: Vec<(i32, u64)>,
 }
 
@@ -137,9 +137,14 @@ impl ThreadState {
 
     /// What of this thread is not as expected.
     fn flaw(&self, expected: &Expected) -> Option<String> {
+        let kept = expected
+            .exceptions
+            .iter()
+            .find(|(tid, _)| *tid == self.tid)
+            .map_or(0, |&(_, kept)| kept);
         // A thread that connects as others is someone else now and then.
         if let Some((uid, gid, groups)) = &expected.identity
-            && !self.is_excepted(expected)
+            && kept == 0
         {
             if self.uids != [*uid; 4] {
                 return Some(format!("uids {:?}, expected {uid}", self.uids));
@@ -152,11 +157,6 @@ impl ThreadState {
             }
         }
         if expected.no_capabilities {
-            let kept = expected
-                .exceptions
-                .iter()
-                .find(|(tid, _)| *tid == self.tid)
-                .map_or(0, |&(_, c)| c);
             let [inheritable, permitted, effective, bounding, ambient] = self.capabilities;
             let bounding = if expected.no_bounding { bounding } else { 0 };
             let extra = inheritable | ambient | bounding | ((permitted | effective) & !kept);
@@ -170,7 +170,7 @@ impl ThreadState {
         if expected.filters > 0 && self.seccomp != 2 {
             return Some(format!("seccomp mode {}, expected 2", self.seccomp));
         }
-        // A thread that keeps capabilities has one filter, which is whole.
+        // A thread that stands alone has one filter, which is whole.
         let least = if self.is_excepted(expected) {
             1
         } else {
@@ -275,6 +275,20 @@ mod tests {
             ..kept
         };
         assert!(more.flaw(&expected()).is_some());
+    }
+
+    #[test]
+    fn an_exception_that_keeps_nothing_is_who_all_are() {
+        let alone = STATUS
+            .replace("Pid:\t71", "Pid:\t73")
+            .replace("filters:\t3", "filters:\t1");
+        let expected = Expected {
+            exceptions: vec![(73, 0)],
+            ..expected()
+        };
+        assert_eq!(ThreadState::parse(&alone).unwrap().flaw(&expected), None);
+        let other = ThreadState::parse(&alone.replace("Uid:\t33", "Uid:\t0")).unwrap();
+        assert!(other.flaw(&expected).is_some());
     }
 
     #[test]

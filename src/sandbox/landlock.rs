@@ -171,7 +171,7 @@ impl Domains {
             return Ok(());
         }
         for (role, ruleset) in &self.domains {
-            if *role == Role::Supervisor || grant.roles.contains(role) {
+            if is_granted(*role, &grant.roles) {
                 ruleset
                     .allow_path(std::os::fd::AsFd::as_fd(&place), allowed)
                     .map_err(failed)?;
@@ -182,7 +182,7 @@ impl Domains {
 
     fn grant_port(&self, port: u16, allowed: u64, roles: &[Role]) -> Result<(), SandboxError> {
         for (role, ruleset) in &self.domains {
-            if *role == Role::Supervisor || roles.contains(role) {
+            if is_granted(*role, roles) {
                 ruleset
                     .allow_port(port, allowed)
                     .map_err(|source| system("can't grant a TCP port", source))?;
@@ -190,6 +190,12 @@ impl Domains {
         }
         Ok(())
     }
+}
+
+/// The supervisor has what those have that are born behind its walls.
+fn is_granted(role: Role, roles: &[Role]) -> bool {
+    let all_alone = !roles.is_empty() && roles.iter().all(|role| role.stands_alone());
+    roles.contains(&role) || (role == Role::Supervisor && !all_alone)
 }
 
 /// Tries what the wall forbids: to list the root directory.
@@ -223,6 +229,22 @@ mod tests {
             "ABI 2 lacks truncation of files (Linux 6.2), TCP ports (Linux 6.7), \
              ioctl of devices (Linux 6.10), scopes of signals and abstract sockets (Linux 6.12)"
         );
+    }
+
+    #[test]
+    fn the_supervisor_has_what_is_born_behind_it_and_no_more() {
+        #[track_caller]
+        fn check(role: Role, roles: &[Role], expected: bool) {
+            assert_eq!(is_granted(role, roles), expected, "{role} {roles:?}");
+        }
+        check(Role::Supervisor, &[], true);
+        check(Role::EchoWorker, &[], false);
+        check(Role::Supervisor, &[Role::LogWriter], true);
+        check(Role::Supervisor, &[Role::Resolver], false);
+        check(Role::Supervisor, &[Role::Resolver, Role::LogWriter], true);
+        check(Role::Supervisor, &[Role::Supervisor, Role::Resolver], true);
+        check(Role::Resolver, &[Role::Resolver], true);
+        check(Role::RelayWorker, &[Role::Resolver], false);
     }
 
     #[test]

@@ -59,13 +59,15 @@ pub enum Role {
     ProcessChecker,
     /// Connects to the upstream under the identity of a peer.
     Connector,
+    /// Looks up the names of upstreams, through whatever the C library has for that.
+    Resolver,
     /// Answers on the metrics socket.
     Metrics,
 }
 
 impl Role {
     /// Every role, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Supervisor,
         Self::EchoWorker,
         Self::RelayWorker,
@@ -75,6 +77,7 @@ impl Role {
         Self::LogCompressor,
         Self::ProcessChecker,
         Self::Connector,
+        Self::Resolver,
         Self::Metrics,
     ];
 
@@ -90,8 +93,18 @@ impl Role {
             Self::LogCompressor => "log_compressor",
             Self::ProcessChecker => "process_checker",
             Self::Connector => "connector",
+            Self::Resolver => "resolver",
             Self::Metrics => "metrics",
         }
+    }
+
+    /// Whether its threads are born before the main thread is sealed
+    /// ([`PrivilegedThread`]): their walls are their own, whatever the supervisor's.
+    pub const fn stands_alone(self) -> bool {
+        matches!(
+            self,
+            Self::ProcessChecker | Self::Connector | Self::Resolver
+        )
     }
 }
 
@@ -169,8 +182,9 @@ pub struct PathGrant {
     pub path: PathBuf,
     /// What is allowed from there on down.
     pub access: Access,
-    /// The roles that may. The supervisor's domain is the one that all others
-    /// are born into, so what a role is granted the supervisor has too.
+    /// The roles that may. The supervisor's domain is the one that others are born
+    /// into, so what a role is granted the supervisor has too, unless all of them
+    /// stand alone ([`Role::stands_alone`]).
     pub roles: Vec<Role>,
 }
 
@@ -179,7 +193,7 @@ pub struct PathGrant {
 pub struct PrivilegedThread {
     /// Name of the thread, at most 15 bytes (pthread_setname_np(3)).
     pub name: &'static str,
-    /// [`Role::ProcessChecker`] or [`Role::Connector`]: their filters stand alone.
+    /// One that stands alone ([`Role::stands_alone`]).
     pub role: Role,
     /// All that it keeps; a capability that the process doesn't have is an error
     /// in [`Mode::Enforce`].

@@ -26,10 +26,15 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     pub(crate) fn fate(&self, role: Role) -> Fate {
+        let unlisted = match role {
+            // What the modules of the name service try must not end the process.
+            Role::Resolver => Fate::Refused,
+            _ => Fate::Killed,
+        };
         self.elsewhere
             .iter()
             .find(|(of, _)| *of == role)
-            .map_or(Fate::Killed, |(_, fate)| *fate)
+            .map_or(unlisted, |(_, fate)| *fate)
     }
 
     /// Makes the call: whether it succeeded.

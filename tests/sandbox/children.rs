@@ -72,7 +72,7 @@ fn plan(seccomp: SeccompAction) -> Plan {
 
 /// Runs `body` behind the walls of `role`, in a thread of that name.
 fn in_role(plan: Plan, role: Role, body: impl FnOnce(&Sealed) + Send + 'static) {
-    if matches!(role, Role::ProcessChecker | Role::Connector) {
+    if role.stands_alone() {
         return in_privileged_role(plan, role, body);
     }
     let sealed = sandbox::enter(plan).expect("sealed");

@@ -11,7 +11,7 @@ pub(crate) static KEYS: &[Key] = &[
         .example("relay"),
     Key::new("upstream", Kind::Text("unix:/path or tcp:host:port"), Preset::Nothing)
         .repeated()
-        .help("Where the relay connects to: `unix:/path`, `unix:@name`, `tcp:host:port`, `tcp:[::1]:port`. Given more than once: the first that is available, in this order.")
+        .help("Where the relay connects to: `unix:/path`, `unix:@name`, `tcp:host:port`, `tcp:[::1]:port`. Given more than once: the first that is available, in this order. A host name is looked up at the start, and again after a failure.")
         .example("unix:/run/redis/redis.sock"),
     Key::new("upstream_identity", Kind::Word(&["own", "peer"]), Preset::Value("own"))
         .help("`peer`: connect to the upstream as the peer's uid, gid and groups, so that its own peer authentication sees the real user. Needs a unix upstream, CAP_SETUID and CAP_SETGID.")

@@ -148,7 +148,6 @@ impl RelaySession {
 
     fn choose(&mut self, connection: &Connection, now: Instant) -> (Stage, Option<Next>) {
         let Some(target) = self.untried.next() else {
-            self.common.targets.look_up_again();
             return (Stage::Over, Some(Next::Close(CloseReason::UpstreamDown)));
         };
         let until = connection

@@ -2,10 +2,12 @@
 //!
 //! Invariants: the order of the configuration is kept; one that failed is
 //! passed over for [`DOWN_FOR`], unless all others fail too; at most
-//! [`ADDRESSES_MAX`] addresses are kept for one name.
+//! [`ADDRESSES_MAX`] addresses are kept for one name. A name that can't be looked
+//! up again keeps the addresses that it had.
 //!
-//! Not here: connecting.
+//! Not here: connecting, and the walls around the thread that looks names up.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::ToSocketAddrs;
@@ -33,6 +35,8 @@ const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Target {
     pub(super) address: Address,
     name: String,
+    /// Whether a failure is a reason to look its name up again.
+    named: bool,
     /// Milliseconds since the start of the relay; 0 for one that is up.
     down_until: AtomicU64,
     /// How often it failed since it was up.
@@ -45,10 +49,14 @@ impl fmt::Display for Target {
     }
 }
 
+/// What one upstream leads to.
+type Found = Vec<Arc<Target>>;
+
 /// All of them.
 pub(super) struct Targets {
     upstreams: Vec<Upstream>,
-    current: Mutex<Arc<[Arc<Target>]>>,
+    /// The targets of each upstream, in the order of the configuration.
+    current: Mutex<Arc<[Found]>>,
     start: Instant,
     look_up: Option<SyncSender<()>>,
     requests: Mutex<Option<Receiver<()>>>,
@@ -57,7 +65,8 @@ pub(super) struct Targets {
 impl Targets {
     /// Looks up all names.
     pub(super) fn resolve(upstreams: Vec<Upstream>) -> Result<Self, RelayError> {
-        let current = Mutex::new(look_up(&upstreams)?.into());
+        let current: Result<Arc<[Found]>, _> = upstreams.iter().map(look_up).collect();
+        let current = Mutex::new(current?);
         let named = upstreams.iter().any(Upstream::needs_lookup);
         let (sender, receiver) = sync_channel(1);
         Ok(Self {
@@ -73,18 +82,22 @@ impl Targets {
     pub(super) fn in_order(&self, now: Instant) -> Vec<Arc<Target>> {
         let now = self.millis(now);
         let is_up = |target: &&Arc<Target>| target.down_until.load(Ordering::Relaxed) <= now;
-        let all = Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner));
-        let up = all.iter().filter(is_up);
-        let down = all.iter().filter(|target| !is_up(target));
+        let all = self.all();
+        let up = all.iter().flatten().filter(is_up);
+        let down = all.iter().flatten().filter(|target| !is_up(target));
         up.chain(down).cloned().collect()
     }
 
-    /// Remembers a failure. True if the target was up before.
+    /// Remembers a failure, and asks for its name to be looked up again. True if
+    /// the target was up before.
     pub(super) fn failed(&self, target: &Target, now: Instant) -> bool {
         let until = now
             .checked_add(DOWN_FOR)
             .map_or(1, |until| self.millis(until).max(1));
         target.down_until.store(until, Ordering::Relaxed);
+        if target.named {
+            self.look_up_again();
+        }
         target.failures.fetch_add(1, Ordering::Relaxed) == 0
     }
 
@@ -99,7 +112,7 @@ impl Targets {
     }
 
     /// Asks for names to be looked up again, if somebody does that.
-    pub(super) fn look_up_again(&self) {
+    fn look_up_again(&self) {
         if let Some(sender) = &self.look_up {
             // Full: it has been asked for already.
             let _ = sender.try_send(());
@@ -114,30 +127,50 @@ impl Targets {
             .unwrap_or_else(PoisonError::into_inner)
             .take()?;
         let targets = Arc::downgrade(self);
+        let mut lost = vec![false; self.upstreams.len()];
         Some(move || {
             while requests.recv().is_ok() {
                 let Some(targets) = targets.upgrade() else {
                     return;
                 };
-                targets.refresh();
+                targets.refresh(&mut lost);
                 drop(targets);
                 std::thread::sleep(LOOK_UP_EVERY);
             }
         })
     }
 
-    /// Keeps what is known where a name can't be looked up now.
-    fn refresh(&self) {
-        let Ok(mut fresh) = look_up(&self.upstreams) else {
-            return;
-        };
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        for target in &mut fresh {
-            if let Some(known) = current.iter().find(|known| known.address == target.address) {
-                *target = Arc::clone(known);
+    /// Looks every name up again. Connections that stand are not touched. `lost`
+    /// says for each upstream whether its last look-up failed, which is said once.
+    fn refresh(&self, lost: &mut [bool]) {
+        let known = self.all();
+        let mut fresh = known.to_vec();
+        for ((upstream, place), lost) in self.upstreams.iter().zip(&mut fresh).zip(lost) {
+            if !upstream.needs_lookup() {
+                continue;
+            }
+            match look_up(upstream) {
+                Ok(mut found) => {
+                    *lost = false;
+                    keep_health(&mut found, place);
+                    if !is_same(&found, place) {
+                        crate::notice!("upstream {upstream} now leads to {}", addresses(&found));
+                        *place = found;
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(lost, true) {
+                        let why = error.source().map_or_else(String::new, ToString::to_string);
+                        crate::warning!("{error}: {why}; its addresses stay as they were");
+                    }
+                }
             }
         }
-        *current = fresh.into();
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = fresh.into();
+    }
+
+    fn all(&self) -> Arc<[Found]> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn millis(&self, at: Instant) -> u64 {
@@ -146,48 +179,72 @@ impl Targets {
     }
 }
 
-fn look_up(upstreams: &[Upstream]) -> Result<Vec<Arc<Target>>, RelayError> {
-    let mut targets = Vec::new();
-    for upstream in upstreams {
-        let lookup = |source| RelayError::Lookup {
-            upstream: upstream.clone(),
-            source,
-        };
-        let mut push = |address, name: String| {
-            let (down_until, failures) = (AtomicU64::new(0), AtomicU64::new(0));
-            targets.push(Arc::new(Target {
-                address,
-                name,
-                down_until,
-                failures,
-            }));
-        };
-        let invalid = |error: rustix::io::Errno| lookup(error.into());
-        match upstream.kind() {
-            Kind::Path(path) => {
-                let address = SocketAddrUnix::new(path.as_str()).map_err(invalid)?;
-                push(Address::Unix(address), upstream.to_string());
-            }
-            Kind::Abstract(name) => {
-                let address =
-                    SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(invalid)?;
-                push(Address::Unix(address), upstream.to_string());
-            }
-            Kind::Address(address) => push(Address::Inet(*address), upstream.to_string()),
-            Kind::Host(host, port) => {
-                let found = (host.as_str(), *port).to_socket_addrs().map_err(lookup)?;
-                let mut known: Vec<_> = found.collect();
-                known.dedup();
-                if known.is_empty() {
-                    return Err(lookup(io::ErrorKind::NotFound.into()));
-                }
-                for address in known.into_iter().take(ADDRESSES_MAX) {
-                    push(Address::Inet(address), format!("{upstream} ({address})"));
-                }
-            }
+/// What is known of an address stays known.
+fn keep_health(found: &mut Found, known: &Found) {
+    for target in found {
+        let same = known.iter().find(|known| known.address == target.address);
+        if let Some(same) = same {
+            *target = Arc::clone(same);
         }
     }
-    Ok(targets)
+}
+
+/// In any order: name servers turn the list round with each answer.
+fn is_same(found: &Found, known: &Found) -> bool {
+    let is_known = |one| known.iter().any(|other| Arc::ptr_eq(one, other));
+    found.len() == known.len() && found.iter().all(is_known)
+}
+
+fn addresses(found: &Found) -> String {
+    let all: Vec<String> = found
+        .iter()
+        .filter_map(|target| match &target.address {
+            Address::Inet(address) => Some(address.to_string()),
+            Address::Unix(_) => None,
+        })
+        .collect();
+    all.join(", ")
+}
+
+fn look_up(upstream: &Upstream) -> Result<Found, RelayError> {
+    let lookup = |source| RelayError::Lookup {
+        upstream: upstream.clone(),
+        source,
+    };
+    let invalid = |error: rustix::io::Errno| lookup(error.into());
+    let one = |address| Ok(vec![target(address, upstream.to_string(), false)]);
+    match upstream.kind() {
+        Kind::Path(path) => one(Address::Unix(
+            SocketAddrUnix::new(path.as_str()).map_err(invalid)?,
+        )),
+        Kind::Abstract(name) => one(Address::Unix(
+            SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(invalid)?,
+        )),
+        Kind::Address(address) => one(Address::Inet(*address)),
+        Kind::Host(host, port) => {
+            let found = (host.as_str(), *port).to_socket_addrs().map_err(lookup)?;
+            let mut known: Vec<_> = found.take(ADDRESSES_MAX).collect();
+            known.dedup();
+            if known.is_empty() {
+                return Err(lookup(io::ErrorKind::NotFound.into()));
+            }
+            let named = |address| {
+                let name = format!("{upstream} ({address})");
+                target(Address::Inet(address), name, true)
+            };
+            Ok(known.into_iter().map(named).collect())
+        }
+    }
+}
+
+fn target(address: Address, name: String, named: bool) -> Arc<Target> {
+    Arc::new(Target {
+        address,
+        name,
+        named,
+        down_until: AtomicU64::new(0),
+        failures: AtomicU64::new(0),
+    })
 }
 
 #[cfg(test)]
@@ -242,16 +299,39 @@ mod tests {
     }
 
     #[test]
-    fn names_are_looked_up_and_again_when_asked() {
-        let upstream = "tcp:localhost:9".parse().unwrap();
-        let targets = Arc::new(Targets::resolve(vec![upstream]).unwrap());
-        assert!(!targets.in_order(Instant::now()).is_empty());
+    fn names_are_looked_up_and_again_after_a_failure() {
+        let list = ["tcp:localhost:9", "unix:/a"].map(|text| text.parse().unwrap());
+        let targets = Arc::new(Targets::resolve(list.to_vec()).unwrap());
+        let now = Instant::now();
+        let before = targets.in_order(now);
+        assert!(before.len() >= 2 && before[0].named);
         let body = targets.resolver().unwrap();
         assert!(targets.resolver().is_none(), "only one thread may");
-        targets.look_up_again();
-        targets.look_up_again();
+        assert!(targets.failed(&before[0], now));
+        // What is known of the addresses outlives a look-up that finds them again.
+        targets.refresh(&mut [false; 2]);
+        assert_eq!(targets.succeeded(&before[0]), Some(1));
+        let after = targets.in_order(now);
+        assert!(before.iter().zip(&after).all(|(a, b)| Arc::ptr_eq(a, b)));
         drop(targets);
         body();
+    }
+
+    #[test]
+    fn an_address_that_a_name_left_is_not_tried_again() {
+        let list = ["tcp:localhost:9", "unix:/a"].map(|text| text.parse().unwrap());
+        let targets = Targets::resolve(list.to_vec()).unwrap();
+        let moved = target(
+            Address::Inet("192.0.2.1:9".parse().unwrap()),
+            "x".into(),
+            true,
+        );
+        let rest = targets.all()[1].clone();
+        *targets.current.lock().unwrap() = [vec![moved], rest].into();
+        targets.refresh(&mut [false; 2]);
+        let now = targets.in_order(Instant::now());
+        assert!(now.iter().all(|target| target.to_string() != "x"));
+        assert_eq!(now.last().unwrap().to_string(), "unix:/a");
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Two machines, each with its relay in front of one Redis over TCP: clients of
-//! both, locked to their local users, share keys and channels through it.
+//! Two machines, each with its relay in front of one engine over TCP, Redis or
+//! NATS: clients of both, locked to their local users, share keys and channels
+//! through it.
 //!
 //! The machines are network namespaces, joined by a pair of virtual cables.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
@@ -8,7 +9,8 @@ mod relay_support;
 mod support;
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,8 +29,8 @@ fn ip(arguments: &str) -> bool {
 }
 
 impl Machines {
-    fn new() -> Option<Self> {
-        let id = std::process::id();
+    fn new(name: &str) -> Option<Self> {
+        let id = format!("{name}{}", std::process::id());
         let names = [format!("ssa{id}"), format!("ssb{id}")];
         let [a, b] = &names;
         let made = ip(&format!("netns add {a}")) && ip(&format!("netns add {b}"));
@@ -49,6 +51,19 @@ impl Machines {
         command.args(["netns", "exec", &self.0[machine], program]);
         command
     }
+
+    /// A relay on each, to the engine on the first.
+    fn relays(&self, port: u16) -> [Daemon; 2] {
+        let user = format!("authorised_peer_username={CLIENT}");
+        let upstream = format!("upstream=tcp:10.77.0.1:{port}");
+        [(0, "threads=multi"), (1, "threads=2")].map(|(machine, threads)| {
+            let command = self.on(machine, env!("CARGO_BIN_EXE_secure_socket"));
+            let options = ["service=relay", &upstream, &user, threads];
+            let mut relay = Daemon::spawn_by(command, &options);
+            relay.wait_until_ready();
+            relay
+        })
+    }
 }
 
 impl Drop for Machines {
@@ -60,9 +75,9 @@ impl Drop for Machines {
 }
 
 #[test]
-fn clients_of_two_machines_share_one_engine() {
+fn clients_of_two_machines_share_one_redis() {
     needs!(root, "redis-server", "redis-cli", "ip");
-    let Some(machines) = Machines::new() else {
+    let Some(machines) = Machines::new("r") else {
         return support::skip("network namespaces");
     };
     let dir = TempDir::new();
@@ -83,20 +98,7 @@ fn clients_of_two_machines_share_one_engine() {
     let _redis = Upstream::start(&mut command, || {
         text(&log).contains("eady to accept connections")
     });
-    let user = format!("authorised_peer_username={CLIENT}");
-    let start = |machine: usize, threads: &str| {
-        let command = machines.on(machine, env!("CARGO_BIN_EXE_secure_socket"));
-        let options = [
-            "service=relay",
-            "upstream=tcp:10.77.0.1:6379",
-            &user,
-            threads,
-        ];
-        let mut relay = Daemon::spawn_by(command, &options);
-        relay.wait_until_ready();
-        relay
-    };
-    let relays = [start(0, "threads=multi"), start(1, "threads=2")];
+    let relays = machines.relays(6379);
     let sockets = relays
         .each_ref()
         .map(|relay| relay.socket.to_str().unwrap());
@@ -140,5 +142,114 @@ fn clients_of_two_machines_share_one_engine() {
     for socket in sockets {
         let stranger = try_client("nobody", "redis-cli", &["-s", socket, "get", "shared"]);
         assert!(!String::from_utf8_lossy(&stranger.stdout).contains("by-both"));
+    }
+}
+
+/// A client that speaks the protocol of NATS, which is text, as some user.
+struct NatsClient {
+    socat: Child,
+    heard: std::path::PathBuf,
+}
+
+impl NatsClient {
+    fn new(dir: &TempDir, user: &str, socket: &str) -> Self {
+        let heard = dir.join(&format!("heard-{}", dir.path().read_dir().unwrap().count()));
+        let mut socat = support::as_user(user, user, "socat");
+        socat.arg("-").arg(format!("UNIX-CONNECT:{socket}"));
+        socat
+            .stdin(Stdio::piped())
+            .stdout(fs::File::create(&heard).unwrap());
+        socat.stderr(Stdio::null());
+        Self {
+            socat: socat.spawn().unwrap(),
+            heard,
+        }
+    }
+
+    fn say(&mut self, line: &str) {
+        let mut stdin = self.socat.stdin.as_ref().unwrap();
+        // One that was turned away hears nothing.
+        let _ = stdin.write_all(format!("{line}\r\n").as_bytes());
+    }
+
+    fn publish(&mut self, subject: &str, reply: &str, body: &str) {
+        self.say(&format!("PUB {subject} {reply} {}\r\n{body}", body.len()));
+    }
+
+    #[track_caller]
+    fn hears(&self, what: &str) {
+        let end = Instant::now() + PATIENCE;
+        while !text(&self.heard).contains(what) {
+            assert!(
+                Instant::now() < end,
+                "{what} never came: {}",
+                text(&self.heard)
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for NatsClient {
+    fn drop(&mut self) {
+        let _ = self.socat.kill();
+        let _ = self.socat.wait();
+    }
+}
+
+#[test]
+fn clients_of_two_machines_share_one_nats() {
+    needs!(root, "nats-server", "socat", "ip");
+    let Some(machines) = Machines::new("n") else {
+        return support::skip("network namespaces");
+    };
+    let dir = TempDir::new();
+    let mut command = machines.on(0, "nats-server");
+    command.args([
+        "-a",
+        "10.77.0.1",
+        "-p",
+        "4222",
+        "--jetstream",
+        "--store_dir",
+    ]);
+    command.arg(dir.path());
+    let log = dir.join("nats.log");
+    command.arg("--log").arg(&log);
+    let _nats = Upstream::start(&mut command, || text(&log).contains("Server is ready"));
+    let relays = machines.relays(4222);
+    let sockets = relays
+        .each_ref()
+        .map(|relay| relay.socket.to_str().unwrap());
+    let [mut here, mut there] = sockets.map(|socket| NatsClient::new(&dir, CLIENT, socket));
+
+    // Channels: what one machine publishes, the other hears, in order.
+    there.say("SUB news 1\r\nPING");
+    there.hears("PONG");
+    for number in 0..100 {
+        here.publish("news", "", &format!("message-{number}-"));
+    }
+    there.hears("message-99-");
+    assert_eq!(text(&there.heard).matches("message-").count(), 100);
+
+    // Keys: a bucket of JetStream.
+    here.say("SUB created 2");
+    let bucket = r#"{"name":"KV_shared","subjects":["$KV.shared.>"],"storage":"memory"}"#;
+    here.publish("$JS.API.STREAM.CREATE.KV_shared", "created", bucket);
+    here.hears("\"did_create\":true");
+    here.publish("$KV.shared.colour", "created", "blue");
+    here.hears("\"stream\":\"KV_shared\", \"seq\":1");
+    there.say("SUB found 3");
+    let wanted = r#"{"last_by_subj":"$KV.shared.colour"}"#;
+    there.publish("$JS.API.STREAM.MSG.GET.KV_shared", "found", wanted);
+    // "blue" in base 64.
+    there.hears("\"data\":\"Ymx1ZQ==\"");
+
+    // Each door is locked to its own users: a stranger is not even greeted.
+    for socket in sockets {
+        let mut stranger = NatsClient::new(&dir, "nobody", socket);
+        stranger.say("PING");
+        stranger.socat.wait().unwrap();
+        assert_eq!(text(&stranger.heard), "");
     }
 }

@@ -7,23 +7,27 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// One relay, or none.
+/// One relay, or none: once in front of the echo, once in front of Redis.
 pub struct Contestant {
     pub name: &'static str,
     /// Where clients connect.
     pub socket: PathBuf,
-    child: Option<Child>,
+    /// The same in front of Redis.
+    pub redis: Option<PathBuf>,
+    children: Vec<Running>,
 }
 
-impl Drop for Contestant {
+/// A process that is ended with this.
+struct Running(Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
-        let Some(child) = &mut self.child else { return };
-        let pid = rustix::process::Pid::from_child(child);
+        let pid = rustix::process::Pid::from_child(&self.0);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let deadline = Instant::now() + Duration::from_secs(5);
-        while matches!(child.try_wait(), Ok(None)) {
+        while matches!(self.0.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
-                let _ = child.kill();
+                let _ = self.0.kill();
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -31,9 +35,12 @@ impl Drop for Contestant {
 }
 
 impl Contestant {
-    /// KiB that the process and its children have to themselves, shared pages in part.
+    /// KiB that the process in front of the echo and its children have to
+    /// themselves, shared pages in part.
     pub fn resident_kib(&self) -> u64 {
-        let Some(child) = &self.child else { return 0 };
+        let Some(Running(child)) = self.children.first() else {
+            return 0;
+        };
         tree(child.id()).into_iter().map(proportional_kib).sum()
     }
 }
@@ -57,7 +64,7 @@ fn proportional_kib(pid: u32) -> u64 {
 /// In the order of the table.
 pub const NAMES: [&str; 9] = [
     "direct",
-    "secure_socket",
+    "ss multi",
     "ss threads=2",
     "ss single",
     "C relay",
@@ -68,19 +75,42 @@ pub const NAMES: [&str; 9] = [
 ];
 
 /// Starts one. `None` if this machine doesn't have it.
-pub fn start(name: &'static str, dir: &Path, upstream: &Path) -> Option<Contestant> {
+pub fn start(
+    name: &'static str,
+    dir: &Path,
+    echo: &Path,
+    redis: Option<&Path>,
+) -> Option<Contestant> {
+    if name == "direct" {
+        return Some(Contestant {
+            name,
+            socket: echo.to_owned(),
+            redis: redis.map(Path::to_owned),
+            children: Vec::new(),
+        });
+    }
+    let place = dir.join(name.replace(' ', "-"));
+    let (socket, child) = launch(name, &place.join("echo"), echo)?;
+    let mut children = vec![child];
+    let redis = redis.and_then(|redis| launch(name, &place.join("redis"), redis));
+    let redis = redis.map(|(socket, child)| {
+        children.push(child);
+        socket
+    });
+    Some(Contestant {
+        name,
+        socket,
+        redis,
+        children,
+    })
+}
+
+/// One process, in a directory of its own, and where it listens.
+fn launch(name: &str, dir: &Path, upstream: &Path) -> Option<(PathBuf, Running)> {
     let socket = dir.join("run/relay");
-    let _ = fs::remove_dir_all(dir.join("run"));
-    fs::create_dir(dir.join("run")).unwrap();
+    fs::create_dir_all(dir.join("run")).unwrap();
     let mut command = match name {
-        "direct" => {
-            return Some(Contestant {
-                name,
-                socket: upstream.to_owned(),
-                child: None,
-            });
-        }
-        "secure_socket" => daemon(&socket, upstream, "multi"),
+        "ss multi" => daemon(&socket, upstream, "multi"),
         "ss threads=2" => daemon(&socket, upstream, "2"),
         "ss single" => daemon(&socket, upstream, "single"),
         "C relay" => c_relay(dir, &socket, upstream, None)?,
@@ -106,11 +136,7 @@ pub fn start(name: &'static str, dir: &Path, upstream: &Path) -> Option<Contesta
         }
         thread::sleep(Duration::from_millis(10));
     }
-    Some(Contestant {
-        name,
-        socket,
-        child: Some(child),
-    })
+    Some((socket, Running(child)))
 }
 
 /// Sandbox and policy as they are by default: in force.
@@ -123,7 +149,6 @@ fn daemon(socket: &Path, upstream: &Path, threads: &str) -> Command {
         format!("threads={threads}"),
         "max_connections=2000".into(),
         "backlog=4096".into(),
-        "verbosity=4".into(),
     ]);
     command
 }
@@ -196,7 +221,8 @@ fn socat(socket: &Path, upstream: &Path) -> Option<Command> {
     Some(command)
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+/// Where a program is.
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let more = ["/usr/sbin".into(), "/sbin".into()];
     let mut found = std::env::split_paths(&path)

@@ -97,7 +97,7 @@ pub struct Responder {
     pub timeout: Duration,
 }
 
-static GRAMMAR: Grammar = Grammar {
+pub(super) static GRAMMAR: Grammar = Grammar {
     program: "secure_socketctl",
     table: CTL,
     verbs: &[

@@ -14,6 +14,7 @@
 mod accounts;
 mod args;
 mod check;
+pub mod completion;
 pub mod ctl;
 mod diagnostics;
 mod endpoint;

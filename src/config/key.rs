@@ -266,8 +266,13 @@ pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<
     let wrong = wrong.to_lowercase();
     // A third of the letters may be wrong: enough for typing errors, too few for
     // guesses.
-    let bound = (wrong.chars().count() / 3).max(1);
+    let length = wrong.chars().count();
+    let bound = (length / 3).max(1);
+    // Each letter more or less is one wrong: most names need no closer look.
+    let may_be_near =
+        |name: &&str| name.chars().count().abs_diff(length) <= bound || name.starts_with(&wrong);
     names
+        .filter(may_be_near)
         .map(|name| (distance(&wrong, name), name))
         .filter(|(distance, name)| {
             *distance <= bound || (wrong.len() >= 4 && name.starts_with(&wrong))

@@ -77,10 +77,8 @@ pub(super) fn excerpt(f: &mut fmt::Formatter<'_>, place: &Place) -> fmt::Result 
             continue;
         }
         let before = shown.len();
-        let width_before = shown.chars().count();
         push_escaped(&mut shown, c);
         let width = shown.get(before..).map_or(1, |text| text.chars().count());
-        debug_assert!(shown.chars().count() == width_before + width);
         match i {
             _ if i == caret => mark.push_str(&format!("^{}", "~".repeat(width - 1))),
             _ if i >= start && i < end => mark.push_str(&"~".repeat(width)),

@@ -3,6 +3,9 @@
 //! - It leads to a command, or to errors alone, each with a place inside of it.
 //! - `--option=value` is the same as `option=value`.
 //! - What `check` prints, as a file, leads to the same settings.
+//!
+//! Each of these costs one or two whole readings, so an input is held against one
+//! of them, by its length; inputs of every length are made.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -25,25 +28,27 @@ pub fn check(data: &[u8]) {
             .collect::<Vec<_>>()
     };
     let plain: Vec<Vec<u8>> = args.iter().map(|arg| arg.to_vec()).collect();
-    let dashed: Vec<Vec<u8>> = args.iter().map(|arg| with_dashes(arg)).collect();
-
-    let one = config::parse(given(&plain).into_iter(), &AS_ROOT);
-    let other = config::parse(given(&dashed).into_iter(), &AS_ROOT);
-    assert_eq!(one.is_ok(), other.is_ok(), "dashes change the answer");
-    match (&one, &other) {
-        (Ok(one), Ok(other)) => assert_eq!(summary(one), summary(other)),
-        (Err(one), _) => {
-            assert_eq!(one.exit_code(), 64, "{one}");
-            check_diagnostics(one);
+    if data.len() % 4 == 3 {
+        if let Err(errors) = ctl::parse(given(&plain).into_iter(), &AS_ROOT) {
+            assert_eq!(errors.exit_code(), 64, "{errors}");
+            check_diagnostics(&errors);
         }
-        _ => {}
+        return;
     }
-    if let Ok(Command::Serve(settings) | Command::Check(settings)) = &one {
-        check_settings(settings);
-    }
-    if let Err(errors) = ctl::parse(given(&plain).into_iter(), &AS_ROOT) {
+    let one = config::parse(given(&plain).into_iter(), &AS_ROOT);
+    if let Err(errors) = &one {
         assert_eq!(errors.exit_code(), 64, "{errors}");
-        check_diagnostics(&errors);
+        check_diagnostics(errors);
+    }
+    if data.len() % 2 == 0 {
+        let dashed: Vec<Vec<u8>> = args.iter().map(|arg| with_dashes(arg)).collect();
+        let other = config::parse(given(&dashed).into_iter(), &AS_ROOT);
+        assert_eq!(one.is_ok(), other.is_ok(), "dashes change the answer");
+        if let (Ok(one), Ok(other)) = (&one, &other) {
+            assert_eq!(summary(one), summary(other));
+        }
+    } else if let Ok(Command::Serve(settings) | Command::Check(settings)) = &one {
+        check_settings(settings);
     }
 }
 

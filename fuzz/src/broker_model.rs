@@ -1,6 +1,6 @@
 //! What the clients of a broker may see, and must.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use secure_socket::service::broker::{Action, Broker, Ending, Identity, Limits, P
 #[derive(Default)]
 pub(super) struct Wire {
     pub(super) room: usize,
-    pub(super) held: VecDeque<u8>,
+    pub(super) held: Vec<u8>,
 }
 
 pub(super) struct FakeSocket(Mutex<Wire>);
@@ -26,7 +26,8 @@ impl FakeSocket {
     pub(super) fn take(&self, most: usize) -> Vec<u8> {
         let mut wire = self.lock();
         let count = most.min(wire.held.len());
-        wire.held.drain(..count).collect()
+        let rest = wire.held.split_off(count);
+        std::mem::replace(&mut wire.held, rest)
     }
 }
 
@@ -36,7 +37,7 @@ impl Sink for FakeSocket {
         let before = wire.held.len();
         for slice in slices {
             let room = wire.room.saturating_sub(wire.held.len());
-            wire.held.extend(slice.iter().take(room));
+            wire.held.extend_from_slice(&slice[..room.min(slice.len())]);
         }
         match wire.held.len() - before {
             0 => Err(io::ErrorKind::WouldBlock.into()),
@@ -89,7 +90,7 @@ impl Client {
     ) -> Self {
         let wire = Arc::new(FakeSocket(Mutex::new(Wire {
             room: usize::MAX,
-            held: VecDeque::new(),
+            held: Vec::new(),
         })));
         let identity = Identity {
             connection,

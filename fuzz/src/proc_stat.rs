@@ -47,12 +47,16 @@ fn check_pidfd(text: &[u8]) {
     }
 }
 
+/// Capabilities that the programs ask for, and those at the edges: each question
+/// reads the whole text anew.
+const NUMBERS: [u8; 8] = [0, 6, 7, 19, 63, 64, 65, 255];
+
 fn check_capabilities(text: &[u8]) {
     let Some(sets) = capabilities(text) else {
-        assert!((0..=255).all(|number| !has_capability(text, number)));
+        assert!(NUMBERS.iter().all(|number| !has_capability(text, *number)));
         return;
     };
-    for number in 0..=255_u8 {
+    for number in NUMBERS {
         let is_set = number < 64 && sets.effective >> number & 1 == 1;
         assert_eq!(has_capability(text, number), is_set);
     }

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
@@ -77,6 +77,17 @@ fn part(number: usize, from: usize, length: usize) -> &'static [u8] {
     &PATTERNS[number][from % PERIOD..][..length]
 }
 
+/// Large buffers outlive an execution: to get and to clear them was most of its time.
+static BUFFERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let Ok(mut free) = BUFFERS.lock() {
+            free.push(std::mem::take(&mut self.buffer));
+        }
+    }
+}
+
 impl Program {
     pub(super) fn new(socket: Socket, tcp: bool, number: usize) -> Self {
         Self {
@@ -90,7 +101,11 @@ impl Program {
             seen: Seen::Open,
             refused: false,
             number,
-            buffer: vec![0; 1 << 20],
+            buffer: BUFFERS
+                .lock()
+                .ok()
+                .and_then(|mut free| free.pop())
+                .unwrap_or_else(|| vec![0; 1 << 20]),
         }
     }
 

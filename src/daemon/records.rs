@@ -304,6 +304,7 @@ fn metrics_options(settings: &Settings) -> Option<Options> {
         .mode(metrics.mode)
         .socket_group(metrics.group)
         .others_authorised(metrics.policy.admits_others())
+        .nonblocking(true)
         .backlog(16);
     if let Some((uid, gid)) = rooms::owner(settings) {
         options = options.run_as(uid, gid);

@@ -221,6 +221,11 @@ impl Checker {
         }
     }
 
+    /// Within about what time an answer comes.
+    pub(super) fn patience(&self) -> Duration {
+        self.closer.0.config.digest_wait
+    }
+
     /// As [`Checker::submit`], and waits for the answer.
     pub fn read(&self, peer: &Peer, needs: Needs, pins: &Arc<Pins>) -> ProcessFacts {
         let (sender, receiver) = mpsc::sync_channel(1);

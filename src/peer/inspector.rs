@@ -2,6 +2,7 @@
 //! from the process checker where `/proc` must be read.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::checker::{Checker, OnDone};
 use super::pins::Pins;
@@ -56,6 +57,17 @@ impl Inspector {
                 Unreadable::NoChecker,
             )),
         }
+    }
+
+    /// Whether anything below `/proc` can be read at all.
+    pub fn reads_processes(&self) -> bool {
+        self.checker.is_some()
+    }
+
+    /// Within about what time [`Inspector::learn_later`] has answered.
+    pub fn patience(&self) -> Duration {
+        let checker = self.checker.as_ref();
+        checker.map_or(Duration::ZERO, Checker::patience)
     }
 
     /// Fills in all that is wanted, and waits for it.

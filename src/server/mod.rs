@@ -23,6 +23,7 @@ mod journal;
 #[cfg(feature = "logging")]
 mod log_metrics;
 mod metrics;
+mod metrics_reader;
 mod metrics_socket;
 mod observers;
 mod phase;

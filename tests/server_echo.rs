@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use secure_socket::admission::Limits;
 use secure_socket::ids::Uid;
 use secure_socket::listener::{Address, Listener, Options, SocketPath};
+use secure_socket::peer::{Checker, CheckerConfig, Inspector, Pins};
 use secure_socket::policy::{Numeric, Policy, Rule};
 use secure_socket::server::{Handle, Outcome, Overload, Rules, Server, ServerError, Threads};
 use secure_socket::service::{Connection, Echo, Opened, Protocol, Waker};
@@ -336,6 +337,27 @@ fn a_reload_closes_those_no_longer_admitted() {
         assert!(is_turned_away(&server.connect()));
         assert_eq!(server.stop(), Outcome::Drained);
     }
+}
+
+#[test]
+fn a_reload_waits_for_a_checker_that_never_answers_once_and_not_for_each() {
+    let server = start_default(Threads::Multi);
+    let streams: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for mut stream in &streams {
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0; 1]).unwrap();
+    }
+    let config = CheckerConfig {
+        digest_wait: Duration::from_millis(50),
+        ..CheckerConfig::default()
+    };
+    // Nobody runs its threads. Asked one after the other, it would hold for ever.
+    let (checker, _threads) = Checker::new(config).unwrap();
+    let mut rules = Rules::new(policy(&["uid:self,name:somebody"]));
+    rules.inspector = Inspector::new(Pins::default(), Some(checker));
+    assert_eq!(server.handle.reload(rules, limits(100)), streams.len());
+    assert!(streams.iter().all(is_turned_away));
+    assert_eq!(server.stop(), Outcome::Drained);
 }
 
 fn greet(connection: &Connection) -> std::io::Result<()> {

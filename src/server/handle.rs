@@ -102,7 +102,8 @@ impl Handle {
     /// who are here, who are judged again and closed if they are no longer
     /// admitted. Gives how many were closed.
     ///
-    /// Blocks while facts are read that the old rules had not asked for.
+    /// Blocks while facts are read that the old rules had not asked for, for all
+    /// connections at once: little longer than the process checker's bound for one.
     pub fn reload(&self, rules: Rules, limits: Limits) -> usize {
         let Some(shared) = self.shared.upgrade() else {
             return 0;
@@ -116,21 +117,18 @@ impl Handle {
         shared.admission.set_limits(limits);
         let rules = Arc::new(rules);
         shared.set_rules(&rules);
-        let mut closed = 0;
-        for connection in shared.registry.snapshot() {
-            if let Err(denial) = recheck::judge_again(&rules, &connection) {
-                crate::notice!(
-                    conn = connection.id();
-                    "no longer admitted {} {denial}", connection.authorized().facts()
-                );
-                connection.end_by_force(CloseReason::NoLongerAdmitted);
-                closed += 1;
-            }
+        let denied = recheck::judge_again(&rules, shared.registry.snapshot());
+        for (connection, denial) in &denied {
+            crate::notice!(
+                conn = connection.id();
+                "no longer admitted {} {denial}", connection.authorized().facts()
+            );
+            connection.end_by_force(CloseReason::NoLongerAdmitted);
         }
         shared.protocol.reloaded();
         shared.ring_loops();
         shared.supervisor.ring();
-        closed
+        denied.len()
     }
 
     /// The connections that are open.

@@ -2,18 +2,23 @@
 //! another one since (execve(2)), and nothing tells. Also judges open connections
 //! again after a reload.
 
+use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use super::rules::Rules;
 use super::shared::Shared;
 use crate::peer::{Fact, Facts, Needs, Peer, ProcessFacts};
-use crate::policy::Denial;
+use crate::policy::{Denial, DenialReason};
 use crate::service::{CloseReason, Connection, Waker};
 
 /// How long an answer of the checker may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// By how much an answer may come later than the checker promises.
+const MARGIN: Duration = Duration::from_secs(1);
+/// How long to wait before the checker is asked again.
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(10);
 
 /// The repeated look at one process.
 pub(super) struct Recheck {
@@ -72,7 +77,7 @@ impl Recheck {
         match connection.authorized().still_holds(&facts) {
             Ok(()) => None,
             // A busy checker has seen nothing wrong; it is asked again.
-            Err(crate::policy::DenialReason::CheckerBusy) => None,
+            Err(DenialReason::CheckerBusy) => None,
             Err(reason) => {
                 crate::notice!(
                     conn = connection.id();
@@ -80,7 +85,7 @@ impl Recheck {
                     connection.authorized().facts()
                 );
                 Some(match reason {
-                    crate::policy::DenialReason::PeerGone => CloseReason::PeerExited,
+                    DenialReason::PeerGone => CloseReason::PeerExited,
                     _ => CloseReason::ExecutableChanged,
                 })
             }
@@ -112,23 +117,115 @@ impl Recheck {
     }
 }
 
-/// Whether other rules still admit an open connection. Reads what they ask for:
-/// what a process runs, and which files paths lead to, may have changed.
-pub(super) fn judge_again(rules: &Rules, connection: &Connection) -> Result<(), Denial> {
-    let needs = rules.needs();
-    let mut peer = connection.peer().clone();
-    let is_local = peer.facts().address.is_none();
-    if is_local && !needs.is_empty() {
-        // The socket still answers as at connect, and holds the same process.
-        peer = Peer::from_socket(connection.as_fd(), needs, rules.pidfd_source);
-    }
-    let mut facts = peer.facts().clone();
+/// Which of these open connections other rules no longer admit, and why. Reads what
+/// the rules ask for: what a process runs, and which files paths lead to, may have
+/// changed.
+///
+/// All wait for the process checker at the same time: together they take little
+/// longer than one answer of it may take. What it had no means to tell is asked again
+/// until then, and then does not admit.
+pub(super) fn judge_again(
+    rules: &Rules,
+    connections: Vec<Arc<Connection>>,
+) -> Vec<(Arc<Connection>, Denial)> {
+    let until = Instant::now() + rules.inspector.patience() + MARGIN;
+    let (mut left, mut denied) = (connections, Vec::new());
     loop {
-        let asks = rules.policy.asks(&facts);
-        if asks.is_empty() {
-            break;
+        let (unsure, sure): (Vec<_>, Vec<_>) = judge_once(rules, left, until)
+            .into_iter()
+            .partition(|(_, denial)| denial.is_for_lack_of_means());
+        denied.extend(sure);
+        if unsure.is_empty() || Instant::now() >= until {
+            denied.extend(unsure);
+            return denied;
         }
-        rules.inspector.learn(&peer, &mut facts, asks);
+        left = unsure
+            .into_iter()
+            .map(|(connection, _)| connection)
+            .collect();
+        std::thread::sleep(BETWEEN_ROUNDS);
     }
-    rules.policy.check(&facts).map(drop)
+}
+
+fn judge_once(
+    rules: &Rules,
+    connections: Vec<Arc<Connection>>,
+    until: Instant,
+) -> Vec<(Arc<Connection>, Denial)> {
+    let (sender, answers) = mpsc::channel();
+    let (mut asked, mut denied) = (HashMap::new(), Vec::new());
+    let mut go_on = |number, mut judged: Judged, asked: &mut HashMap<usize, Judged>| {
+        if judged.asks_checker(rules, number, &sender) {
+            asked.insert(number, judged);
+        } else if let Err(denial) = rules.policy.check(&judged.facts) {
+            denied.push((judged.connection, denial));
+        }
+    };
+    for (number, connection) in connections.into_iter().enumerate() {
+        go_on(number, Judged::new(rules, connection), &mut asked);
+    }
+    while !asked.is_empty() {
+        let patience = until.saturating_duration_since(Instant::now());
+        let Ok((number, process)) = answers.recv_timeout(patience) else {
+            break;
+        };
+        if let Some(mut judged) = asked.remove(&number) {
+            judged.facts.absorb(process);
+            go_on(number, judged, &mut asked);
+        }
+    }
+    let late = asked.into_values().map(|judged| {
+        let denial = Denial::without_rule(DenialReason::CheckerBusy);
+        (judged.connection, denial)
+    });
+    denied.extend(late);
+    denied
+}
+
+/// An open connection on its way to another verdict.
+struct Judged {
+    connection: Arc<Connection>,
+    peer: Peer,
+    facts: Facts,
+}
+
+impl Judged {
+    fn new(rules: &Rules, connection: Arc<Connection>) -> Self {
+        let needs = rules.needs();
+        let mut peer = connection.peer().clone();
+        let is_local = peer.facts().address.is_none();
+        if is_local && !needs.is_empty() {
+            // The socket still answers as at connect, and holds the same process.
+            peer = Peer::from_socket(connection.as_fd(), needs, rules.pidfd_source);
+        }
+        let facts = peer.facts().clone();
+        Self {
+            connection,
+            peer,
+            facts,
+        }
+    }
+
+    /// Learns what the policy asks for. True if the checker will send the rest.
+    fn asks_checker(
+        &mut self,
+        rules: &Rules,
+        number: usize,
+        answer: &mpsc::Sender<(usize, ProcessFacts)>,
+    ) -> bool {
+        loop {
+            let asks = rules.policy.asks(&self.facts);
+            if asks.is_empty() {
+                return false;
+            }
+            let inspector = &rules.inspector;
+            let later = inspector.learn_now(&self.peer, &mut self.facts, asks);
+            if !later.is_empty() {
+                let answer = answer.clone();
+                let on_done = move |process| drop(answer.send((number, process)));
+                inspector.learn_later(&self.peer, later, Box::new(on_done));
+                return true;
+            }
+        }
+    }
 }

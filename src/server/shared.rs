@@ -143,15 +143,16 @@ impl Shared {
 
     /// Judges a connection that was entered while a reload or a forced stop went
     /// through the registry.
-    pub(super) fn catch_up(&self, judged_by: &Arc<Rules>, connection: &Connection) {
+    pub(super) fn catch_up(&self, judged_by: &Arc<Rules>, connection: &Arc<Connection>) {
         if self.phase.is_forced() {
             connection.end_by_force(CloseReason::Stopping);
         }
         let rules = self.rules();
-        if !Arc::ptr_eq(judged_by, &rules)
-            && super::recheck::judge_again(&rules, connection).is_err()
-        {
-            connection.end_by_force(CloseReason::NoLongerAdmitted);
+        if !Arc::ptr_eq(judged_by, &rules) {
+            let denied = super::recheck::judge_again(&rules, vec![Arc::clone(connection)]);
+            if !denied.is_empty() {
+                connection.end_by_force(CloseReason::NoLongerAdmitted);
+            }
         }
     }
 

@@ -357,6 +357,64 @@ fn a_reload_can_not_ask_for_a_checker_that_was_never_started() {
     client.wait().unwrap();
 }
 
+/// What becomes of clients of the trusted program after a reload: one that answers
+/// the server's proof, and one that does not wait for it.
+#[track_caller]
+fn check_after_reload(
+    name: &str,
+    fixed: &[&str],
+    [before, after]: [&str; 2],
+    expected: &[(&str, &str)],
+) {
+    let Some(lab) = lab_with_out(name) else {
+        return;
+    };
+    let trusted = lab.program("trusted");
+    let text = |text: &str| text.replace("TRUSTED", &trusted.display().to_string());
+    let config = lab.path("config");
+    std::fs::write(&config, text(before)).unwrap();
+    let metrics = format!("metrics_socket={}", lab.path("metrics/socket").display());
+    let fixed: Vec<_> = fixed.iter().copied().map(text).collect();
+    let mut options = vec![format!("config={}", config.display()), metrics];
+    options.extend(fixed);
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let daemon = Daemon::start(&lab, &options);
+    std::fs::write(&config, text(after)).unwrap();
+    let pid = rustix::process::Pid::from_child(&daemon.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    until("the reload is done", || daemon.logged("reloaded: "));
+    for (answer, expected) in expected {
+        let out = lab.path(&format!("out/fate{}", answer.len()));
+        let script = format!(
+            "connect {};{answer}ask {}",
+            daemon.socket.display(),
+            out.display()
+        );
+        let mut client = run(&trusted, &WEB, &script);
+        assert_eq!(said(&out), *expected, "{after} {answer}");
+        client.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_reload_may_be_the_first_to_ask_for_a_proof() {
+    // The checker is there for the metrics' rule: no rule of the socket's names a program.
+    let metrics = "metrics_allow=uid:0,exe:TRUSTED";
+    let fixed = ["process_proof=yes", "proof_timeout=1s", metrics];
+    let files = ["allow=uid:33\n", "allow=uid:33,exe:TRUSTED\n"];
+    let expected = [("answer;", "served"), ("", "closed")];
+    check_after_reload("first-proof", &fixed, files, &expected);
+}
+
+#[test]
+fn a_reload_does_not_bring_or_take_the_proof() {
+    let with = "allow=uid:33,exe:TRUSTED\nprocess_proof=yes\nproof_timeout=1s\n";
+    let without = "allow=uid:33,exe:TRUSTED\nprocess_proof=no\n";
+    let expected = [("answer;", "served"), ("", "closed")];
+    check_after_reload("proof-stays", &[], [with, without], &expected);
+    check_after_reload("no-proof-stays", &[], [without, with], &[("", "served")]);
+}
+
 /// The kernel is made to answer as one before 6.5 by a filter.
 #[test]
 fn without_pidfds_rules_on_processes_are_refused_unless_less_is_good_enough() {

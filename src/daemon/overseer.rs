@@ -13,7 +13,7 @@ use super::signals::{Request, Signals};
 use crate::config::{self, Settings};
 use crate::listener::{Notify, watchdog_timeout};
 use crate::logging::Logger;
-use crate::peer::{Checker, CheckerReach, Kernel, Pins};
+use crate::peer::{Checker, CheckerReach, Kernel};
 use crate::sandbox::Sealed;
 use crate::server::{Handle, Overseer, Rules};
 use crate::service::broker::Broker;
@@ -113,8 +113,7 @@ impl<'a> Warden<'a> {
         self.tell(Notify::reloading);
         self.means.logger.reopen();
         let before = handle.rules();
-        let before = before.as_ref().map(|rules| rules.inspector.pins());
-        match self.reread(before) {
+        match self.reread(before.as_deref()) {
             Ok((settings, rules, metrics)) => {
                 if let Some(broker) = &self.means.broker {
                     broker.reload(settings.service.broker, settings.service.permits.clone());
@@ -140,8 +139,9 @@ impl<'a> Warden<'a> {
         self.tell(Notify::ready);
     }
 
-    /// What `before` pins stays pinned: a process that it holds is still the same.
-    fn reread(&self, before: Option<&Pins>) -> Result<Reread, String> {
+    /// What the rules `before` pin stays pinned: a process that they hold is still
+    /// the same. Whether there is a proof stays as well: sockets were bound for it.
+    fn reread(&self, before: Option<&Rules>) -> Result<Reread, String> {
         let args = self.means.origin.args.iter().cloned();
         let settings = config::reload(args, &self.means.origin.surroundings)
             .map_err(|wrong| wrong.to_string())?;
@@ -149,8 +149,10 @@ impl<'a> Warden<'a> {
         let means = &self.means;
         means.reach.covers(rooms::reach(&settings))?;
         let checker = means.checker.clone();
-        let rules = rooms::rules(&settings, &means.kernel, checker, before)
+        let pins = before.map(|rules| rules.inspector.pins());
+        let mut rules = rooms::rules(&settings, &means.kernel, checker, pins)
             .map_err(|fault| fault.to_string())?;
+        rules.process_proof = before.map_or(rules.process_proof, |rules| rules.process_proof);
         let checker = self.means.checker.clone();
         let metrics = metrics_rules(&settings, &self.means.kernel, checker, None)
             .map_err(|fault| fault.to_string())?;

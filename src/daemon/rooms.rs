@@ -250,7 +250,9 @@ pub(super) fn listener_options(settings: &Settings, protocol: &dyn Protocol) -> 
     let socket = &settings.socket;
     let policy = &settings.peers.policy;
     let proves = settings.peers.process_proof == Choice::Yes || protocol.proves_by_itself();
-    let names_programs = policy.needs().has_any(Needs::EXECUTABLE);
+    // Only then can a rule name an executable, now or after a reload, which is
+    // refused without the checker. Those who are accepted inherit it.
+    let has_checker = !reach(settings).needs.is_empty();
     let blocking = settings.limits.threads == Threads::Multi && protocol.can_block();
     let mut options = Options::new(socket.address.clone())
         .kind(socket.kind)
@@ -262,7 +264,7 @@ pub(super) fn listener_options(settings: &Settings, protocol: &dyn Protocol) -> 
         .pass_descriptors(
             settings.service.service == Service::Relay && settings.service.relay_descriptors > 0,
         )
-        .pass_credentials(proves && names_programs)
+        .pass_credentials(proves && has_checker)
         .nonblocking(settings.limits.threads != Threads::Multi)
         .nonblocking_accepted(!blocking);
     if let Some((uid, gid)) = owner(settings) {

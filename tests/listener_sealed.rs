@@ -44,9 +44,9 @@ fn child(path: &Path, granted: bool) {
     };
     let proof = sandbox::enter(plan).unwrap();
     let listener = listener.seal(&proof);
-    notify.ready().unwrap();
+    notify.ready("").unwrap();
     notify.reloading().unwrap();
-    notify.stopping().unwrap();
+    notify.stopping("").unwrap();
     match listener.close() {
         Removal::Removed if granted => {}
         Removal::Failed(error) if !granted => assert_eq!(error.raw_os_error(), Some(13)),

@@ -23,12 +23,12 @@ impl Manager {
         Self(socket)
     }
 
-    /// The next one that is not just a sign of life.
+    /// The next one that is not just a sign of life, or another status.
     #[track_caller]
     fn next(&self) -> String {
         loop {
             let text = self.any();
-            if text != "WATCHDOG=1" {
+            if text != "WATCHDOG=1" && !text.starts_with("STATUS=") {
                 return text;
             }
         }
@@ -104,7 +104,15 @@ fn each_step_of_its_life_is_told() {
     let config = dir.join("conf");
     fs::write(&config, "verbosity=7\n").unwrap();
     let daemon = Daemon::spawn_by(under(&dir), &[&format!("config={}", config.display())]);
-    assert!(manager.next().contains("READY=1"));
+    let ready = manager.next();
+    let status = format!(
+        "STATUS=echo on {}: 0 of 200 connections open, 0 under a penalty",
+        daemon.socket.display()
+    );
+    assert!(
+        ready.contains("READY=1") && ready.contains(&status),
+        "{ready}"
+    );
     assert_eq!(round_trip(&daemon.connect(), b"hello"), b"hello");
 
     for content in ["verbosity=6\n", "verbosity=nonsense\n"] {
@@ -123,7 +131,11 @@ fn each_step_of_its_life_is_told() {
     }
 
     daemon.signal("TERM");
-    assert!(manager.next().contains("STOPPING=1"));
+    let stopping = manager.next();
+    assert!(
+        stopping.contains("STOPPING=1") && stopping.contains("STATUS=stopping: echo on"),
+        "{stopping}"
+    );
     let mut daemon = daemon;
     assert_eq!(daemon.wait().code(), Some(0));
 }
@@ -141,6 +153,9 @@ fn the_watchdog_hears_of_it_twice_as_often_as_it_asks() {
         assert!(manager.any().contains("WATCHDOG=1"));
     }
     let took = began.elapsed();
+    // What has changed since is told along with it.
+    let _open = daemon.connect();
+    while !manager.any().starts_with("STATUS=echo") {}
     assert!(
         took < Duration::from_millis(1_700),
         "{took:?} for five of 200 ms"

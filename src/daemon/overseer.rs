@@ -50,6 +50,8 @@ pub(super) struct Warden<'a> {
     sweep_at: Option<Instant>,
     /// How far the acceptors were when the watchdog was last told.
     turns: u64,
+    /// What the service manager was last told of the state.
+    status: String,
 }
 
 impl<'a> Warden<'a> {
@@ -65,6 +67,7 @@ impl<'a> Warden<'a> {
             watchdog,
             sweep_at: None,
             turns: 0,
+            status: String::new(),
         }
     }
 
@@ -136,7 +139,8 @@ impl<'a> Warden<'a> {
                 self.means.records.not_reloaded(&text);
             }
         }
-        self.tell(Notify::ready);
+        self.status = self.state(handle);
+        self.tell(|notify| notify.ready(&self.status));
     }
 
     /// What the rules `before` pin stays pinned: a process that they hold is still
@@ -169,6 +173,24 @@ impl<'a> Warden<'a> {
         } else {
             crate::error!("newcomers wait and nobody accepts them: the watchdog is not told");
         }
+        let status = self.state(handle);
+        if status != self.status {
+            self.tell(|notify| notify.status(&status));
+            self.status = status;
+        }
+    }
+
+    /// The state in a few words, for whoever asks the service manager.
+    fn state(&self, handle: &Handle) -> String {
+        let admission = handle.state().admission;
+        format!(
+            "{} on {}: {} of {} connections open, {} under a penalty",
+            self.settings.service.service.word(),
+            self.place,
+            admission.open,
+            admission.max_connections,
+            admission.under_penalty
+        )
     }
 
     fn tell(&self, what: impl FnOnce(&Notify) -> io::Result<()>) {
@@ -207,7 +229,7 @@ impl Overseer for Warden<'_> {
         }
     }
 
-    fn before_accept(&mut self, _handle: &Handle) -> io::Result<()> {
+    fn before_accept(&mut self, handle: &Handle) -> io::Result<()> {
         let attested = self.means.sealed.attest().map_err(io::Error::other)?;
         crate::info!(
             "attested: {} threads stand behind their walls",
@@ -218,12 +240,14 @@ impl Overseer for Warden<'_> {
             self.settings.service.service.word(),
             self.place
         );
-        self.tell(Notify::ready);
+        self.status = self.state(handle);
+        self.tell(|notify| notify.ready(&self.status));
         Ok(())
     }
 
     fn draining(&mut self, handle: &Handle) {
-        self.tell(Notify::stopping);
+        let status = format!("stopping: {}", self.state(handle));
+        self.tell(|notify| notify.stopping(&status));
         handle.sweep(true);
     }
 }

@@ -134,14 +134,15 @@ impl Notify {
         Ok(Self { socket })
     }
 
-    /// The server serves, for the first time or again after a reload.
+    /// The server serves, for the first time or again after a reload. For the
+    /// status, see [`status`](Self::status).
     ///
     /// # Errors
     ///
     /// Those of send(2), here and below: `EAGAIN` after a second, if the
     /// manager doesn't read.
-    pub fn ready(&self) -> io::Result<()> {
-        self.send("READY=1\n")
+    pub fn ready(&self, status: &str) -> io::Result<()> {
+        self.send(&format!("READY=1\nSTATUS={}\n", status_text(status)))
     }
 
     /// The server reads its configuration again. [`ready`](Self::ready) ends that.
@@ -158,13 +159,13 @@ impl Notify {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\n"))
     }
 
-    /// The server is about to stop.
+    /// The server is about to stop. For the status, see [`status`](Self::status).
     ///
     /// # Errors
     ///
     /// As [`ready`](Self::ready).
-    pub fn stopping(&self) -> io::Result<()> {
-        self.send("STOPPING=1\n")
+    pub fn stopping(&self, status: &str) -> io::Result<()> {
+        self.send(&format!("STOPPING=1\nSTATUS={}\n", status_text(status)))
     }
 
     /// Shows this text in the manager's status. Control characters become
@@ -249,8 +250,8 @@ mod tests {
     #[track_caller]
     fn all_is_said(socket: &UnixDatagram, address: &OsStr) {
         let notify = Notify::connect(address).unwrap();
-        notify.ready().unwrap();
-        assert_eq!(heard(socket), "READY=1\n");
+        notify.ready("echo").unwrap();
+        assert_eq!(heard(socket), "READY=1\nSTATUS=echo\n");
         notify.reloading().unwrap();
         let text = heard(socket);
         let micros = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
@@ -259,8 +260,8 @@ mod tests {
         assert_eq!(heard(socket), "STATUS=17 open READY=1 \n");
         notify.watchdog().unwrap();
         assert_eq!(heard(socket), "WATCHDOG=1\n");
-        notify.stopping().unwrap();
-        assert_eq!(heard(socket), "STOPPING=1\n");
+        notify.stopping("2 left").unwrap();
+        assert_eq!(heard(socket), "STOPPING=1\nSTATUS=2 left\n");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::journal;
 use super::rules::Rules;
 use super::shared::Shared;
-use crate::admission::{ProcessKey, Subject, Ticket};
+use crate::admission::{Abuse, ProcessKey, Subject, Ticket};
 use crate::listener::Accepted;
 use crate::peer::proof::{Challenge, Progress, ProofFailure};
 use crate::peer::{Fact, Facts, Needs, Peer, ProcessFacts, Unreadable};
@@ -315,7 +315,7 @@ impl Candidate {
             Ok(ticket) => self.ticket = Some(ticket),
             Err(refusal) => {
                 shared.refused(self.id, &self.subject, &refusal);
-                shared.note_abuse(&self.subject, Some(crate::admission::Abuse::Flood));
+                shared.note_abuse(&self.subject, &self.peer, Some(Abuse::Flood));
             }
         }
         self.ticket.is_some()

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::admission::{Abuse, AbuseNoticed, PassedOver, PenaltyStarted, Refusal, Subject};
-use crate::peer::Facts;
+use crate::peer::{Facts, ProcessFacts};
 use crate::policy::Denial;
 use crate::service::{CloseReason, Connection};
 
@@ -131,13 +131,18 @@ pub(super) fn abuse(
     noticed: &AbuseNoticed,
 ) {
     observer.abused(subject, abuse, noticed);
-    if let Some(count) = noticed.pattern {
-        crate::warning!(
-            "{subject} {abuse}: {count} times within a minute, pattern={}",
-            abuse.code()
-        );
-    }
     if let Some(started) = &noticed.penalty {
         penalty(observer, subject, started);
     }
+}
+
+/// A pattern of abuse, once as long as it lasts: who, and what was read of the
+/// process, if anything was.
+pub(super) fn pattern(facts: &Facts, process: Option<&ProcessFacts>, abuse: Abuse, count: u32) {
+    let exe = process.and_then(|process| process.exe.known());
+    let shown = exe.map_or_else(String::new, |exe| format!(" exe={}", exe.path.display()));
+    crate::warning!(
+        "{facts} {abuse}: {count} times within a minute, pattern={}{shown}",
+        abuse.code()
+    );
 }

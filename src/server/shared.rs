@@ -21,7 +21,7 @@ use super::rules::{Choice, Rules};
 use super::supervisor::Bell;
 use crate::admission::{Abuse, Admission, Refusal, Subject};
 use crate::listener::{Accepted, Listener, Sealed};
-use crate::peer::Needs;
+use crate::peer::{FactKind, Needs, Peer};
 use crate::policy::Authorized;
 use crate::service::{CloseReason, Connection, Kind, Protocol};
 
@@ -167,11 +167,21 @@ impl Shared {
         self.reserve.refill();
     }
 
-    /// Counts a sign of abuse, and says what it led to.
-    pub(super) fn note_abuse(&self, subject: &Subject, abuse: Option<Abuse>) {
+    /// Counts a sign of abuse, and says what it led to. The last peer that gave it
+    /// is named, with its executable where a rule made the server able to read it.
+    pub(super) fn note_abuse(&self, subject: &Subject, peer: &Peer, abuse: Option<Abuse>) {
         let Some(abuse) = abuse else { return };
         let noticed = self.admission.abused(subject, abuse, Instant::now());
         journal::abuse(&*self.observer, subject, abuse, &noticed);
+        let Some(count) = noticed.pattern else { return };
+        let facts = peer.facts().clone();
+        let rules = self.rules();
+        if !rules.inspector.reads_processes() || peer.pidfd().is_none() {
+            return journal::pattern(&facts, None, abuse, count);
+        }
+        let on_done = move |process| journal::pattern(&facts, Some(&process), abuse, count);
+        let exe = Needs::only(FactKind::Exe);
+        rules.inspector.learn_later(peer, exe, Box::new(on_done));
     }
 
     /// A peer was refused by a limit.

@@ -366,8 +366,8 @@ impl Visit {
         }
         self.shared.registry.remove(connection.id());
         self.shared.closed(&connection, reason);
-        self.shared
-            .note_abuse(&subject, abuse_of(reason, connection.traffic()));
+        let abuse = abuse_of(reason, connection.traffic());
+        self.shared.note_abuse(&subject, connection.peer(), abuse);
         // The socket is closed before its place is free, so that a client that
         // waits for the end finds the place.
         drop(connection);

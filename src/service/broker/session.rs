@@ -103,6 +103,9 @@ impl BrokerSession {
         if self.closes.is_some_and(|at| at <= turn.now) {
             return Next::Close(self.reason());
         }
+        if self.greeting_due().is_some_and(|due| due <= turn.now) {
+            return Next::Close(CloseReason::FirstByteTimeout);
+        }
         if let Some(until) = turn.stopping.or_else(|| self.broker.stops_at()) {
             self.drain(until.saturating_duration_since(turn.now));
         }
@@ -117,6 +120,13 @@ impl BrokerSession {
             Next::Wait(wait) if more && wait.client.read => Next::Again,
             next => next,
         }
+    }
+
+    /// By when the peer's greeting must be whole. The broker's own counts as a first
+    /// byte to the driver, so that it would wait for ever.
+    fn greeting_due(&self) -> Option<Instant> {
+        let bound = self.connection.timeouts().first_byte?;
+        matches!(self.stage, Stage::Greeting(_)).then(|| self.connection.opened() + bound)
     }
 
     /// Sends what waits for room.
@@ -293,6 +303,7 @@ impl BrokerSession {
     fn wait(&mut self, now: Instant) -> Next {
         let mut wait = Wait {
             client: Interest::READ,
+            until: self.greeting_due(),
             ..Wait::default()
         };
         match &mut self.stage {

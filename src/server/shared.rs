@@ -40,16 +40,6 @@ pub enum Threads {
     Loops(NonZeroUsize),
 }
 
-impl Threads {
-    /// What its threads are called.
-    pub(super) const fn word(self) -> &'static str {
-        match self {
-            Self::Multi => "worker",
-            Self::Loops(_) => "loop",
-        }
-    }
-}
-
 /// What happens to newcomers at `max_connections` (`overload=`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Overload {

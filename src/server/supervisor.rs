@@ -167,7 +167,7 @@ impl<'a> Supervisor<'a> {
         let shared = Arc::clone(&self.shared);
         let number = self.next_number;
         let builder = std::thread::Builder::new()
-            .name(format!("{}-{number}", shared.threads.word()))
+            .name(thread_name(&shared, number))
             .stack_size(shared.stack_size);
         let body: Box<dyn FnOnce() + Send> = match self.shared.threads {
             Threads::Multi => {
@@ -380,6 +380,16 @@ struct Leaving(Arc<Shared>);
 impl Drop for Leaving {
     fn drop(&mut self) {
         self.0.supervisor.ring();
+    }
+}
+
+/// `relay-12`, `relay-loop-1`: whom a thread serves, as `ps -L` and `top -H` show it.
+/// The kernel keeps 15 bytes of it, prctl(2).
+fn thread_name(shared: &Shared, number: usize) -> String {
+    let service = shared.protocol.name();
+    match shared.threads {
+        Threads::Multi => format!("{service}-{number}"),
+        Threads::Loops(_) => format!("{service}-loop-{number}"),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Answers requests with a command: the request is its stdin, its stdout the
 //! answer.
 //!
-//! Bounded in number and time: what comes beyond the number waits its turn, and a
-//! command that takes longer is killed with its process group. A command that
+//! Bounded in number and time: what comes beyond the number waits its turn, up to
+//! [`WAITING_MAX`] requests here and the rest with the broker, and a command that
+//! takes longer is killed with its process group. A command that
 //! fails, or says more than the broker accepts, answers nothing: the requester gets
 //! `timeout` from the broker.
 
@@ -22,6 +23,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::super::{Client, ClientError, Event};
 use crate::frame::Stamp;
+
+/// How many requests wait here for a command. With so many nothing more is read, so
+/// that what others ask can't fill this process: the broker bounds what it keeps.
+const WAITING_MAX: usize = 256;
 
 /// A command that answers requests.
 #[derive(Clone, Debug)]
@@ -73,7 +78,9 @@ pub fn respond(
     };
     let mut done = 0;
     while responder.count.is_none_or(|count| done < count) {
-        while let Some(event) = client.next(Some(Instant::now()))? {
+        while crew.has_room()
+            && let Some(event) = client.next(Some(Instant::now()))?
+        {
             match event {
                 Event::Deliver {
                     id,
@@ -113,6 +120,10 @@ struct Crew<'r> {
 }
 
 impl Crew<'_> {
+    fn has_room(&self) -> bool {
+        self.waiting.len() < WAITING_MAX
+    }
+
     fn start(&mut self) -> io::Result<()> {
         while self.running < self.responder.parallel.max(1) {
             let Some(job) = self.waiting.pop_front() else {
@@ -148,10 +159,11 @@ impl Crew<'_> {
     }
 
     fn wait(&self, client: &Client) -> Result<(), ClientError> {
-        let mut fds = [
-            PollFd::from_borrowed_fd(client.as_fd(), PollFlags::IN),
-            PollFd::new(&*self.bell, PollFlags::IN),
-        ];
+        let mut fds = vec![PollFd::new(&*self.bell, PollFlags::IN)];
+        // Without room a command is running, and rings.
+        if self.has_room() {
+            fds.push(PollFd::from_borrowed_fd(client.as_fd(), PollFlags::IN));
+        }
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => (),
             Err(error) => return Err(error.into()),

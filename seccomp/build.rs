@@ -124,7 +124,7 @@ mod filters {
                     .0
                     .get(group)
                     .ok_or(format!("filter {name}: no group {group}"))?;
-                rules.extend(group.iter().cloned());
+                rules.extend(group.iter().map(without_reason));
             }
             check_unambiguous(name, &rules)?;
             // A union is as wide as its widest member, so an unconditional rule
@@ -180,6 +180,15 @@ mod filters {
             .is_some_and(|text| !text.trim().is_empty())
     }
 
+    /// Why a trace doesn't see the call: a text, or one for each filter.
+    fn is_reason(why: &Value) -> bool {
+        let is_text = |text: &Value| text.as_str().is_some_and(|text| !text.trim().is_empty());
+        match why {
+            Value::Object(filters) => !filters.is_empty() && filters.values().all(is_text),
+            other => is_text(other),
+        }
+    }
+
     fn call(rule: &Value) -> String {
         field(rule, "syscall")
             .as_str()
@@ -189,6 +198,15 @@ mod filters {
 
     fn is_conditional(rule: &Value) -> bool {
         rule.get("args").is_some()
+    }
+
+    /// A rule as the compiler takes it: why a trace doesn't see it is for readers.
+    fn without_reason(rule: &Value) -> Value {
+        let mut rule = rule.clone();
+        if let Some(rule) = rule.as_object_mut() {
+            rule.remove("unseen");
+        }
+        rule
     }
 
     /// What makes a rule the same as another: all but the comments.
@@ -218,6 +236,11 @@ mod filters {
         if !has_comment(rule) {
             return Err(format!(
                 "{call}: the rule has no comment that names its caller"
+            ));
+        }
+        if rule.get("unseen").is_some_and(|why| !is_reason(why)) {
+            return Err(format!(
+                "{call}: unseen: expected a reason, or one for each filter"
             ));
         }
         for condition in field(rule, "args").as_array().into_iter().flatten() {

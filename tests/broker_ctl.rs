@@ -14,6 +14,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use broker_support::Running;
+use secure_socket::client::{Client, Event, Server};
 use secure_socket::service::broker::{Limits, Permits};
 
 fn ctl(broker: &Running, arguments: &[&str]) -> Child {
@@ -164,4 +165,30 @@ fn commands_are_bounded_in_number_and_time() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+/// More than the responder takes in at once: the rest waits with the broker, and
+/// each is answered.
+#[test]
+fn more_requests_than_wait_in_a_responder_are_all_answered() {
+    const REQUESTS: usize = 600;
+    let broker = Running::default();
+    let arguments = ["respond", "respond_parallel=8", "q", "--", "cat"];
+    let mut responder = ctl(&broker, &arguments);
+    settle(&broker, 1);
+    let timeout = Duration::from_secs(60);
+    let mut client = Client::connect(&broker.path, &Server::root_or_self(), timeout).unwrap();
+    let mut open = std::collections::BTreeMap::new();
+    for number in 0..REQUESTS {
+        let body = number.to_string().into_bytes();
+        open.insert(client.ask("q", &body).unwrap(), body);
+    }
+    while !open.is_empty() {
+        match client.next(Some(Instant::now() + timeout)).unwrap() {
+            Some(Event::Answer { id, body, .. }) => assert_eq!(open.remove(&id), Some(body)),
+            other => panic!("{other:?} with {} to come", open.len()),
+        }
+    }
+    responder.kill().unwrap();
+    responder.wait().unwrap();
 }

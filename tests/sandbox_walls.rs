@@ -32,17 +32,22 @@ use attempts::{ATTEMPTS, Fate};
 
 const SIGSYS: i32 = 31;
 
-/// Runs this program as a child with these words; its output is collected.
-fn child(words: &[&str]) -> Output {
+/// This program as a child with these words.
+fn command(words: &[&str]) -> Command {
     let own = std::env::current_exe().expect("own path");
-    Command::new(own)
+    let mut command = Command::new(own);
+    command
         .arg("child")
         .args(words)
         // A backtrace opens files, and would be the death of the child.
         .env_remove("RUST_BACKTRACE")
-        .stdin(Stdio::null())
-        .output()
-        .expect("child starts")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs such a child; its output is collected.
+fn child(words: &[&str]) -> Output {
+    command(words).output().expect("child starts")
 }
 
 /// A directory of its own, removed when dropped: the child may not.
@@ -98,7 +103,27 @@ fn check_succeeds(words: &[&str]) -> String {
 
 fn the_ordinary_work_of_each_role_lives() {
     for role in Role::ALL {
-        check_succeeds(&["work", role.name(), "trap"]);
+        let words = ["work", role.name(), "trap"];
+        check_succeeds(&words);
+        // One heap for all threads, as where there are more of them than heaps.
+        let output = command(&words).env("MALLOC_ARENA_MAX", "1").output();
+        let output = output.expect("child starts");
+        assert!(output.status.success(), "{words:?}: {}", describe(&output));
+    }
+}
+
+fn an_abort_in_each_role_is_an_abort() {
+    for role in Role::ALL {
+        // Ignored, as a parent may leave it, abort(3) has to undo that first.
+        for how in ["plain", "ignored"] {
+            let output = child(&["abort", role.name(), how]);
+            assert_eq!(
+                output.status.signal(),
+                Some(libc::SIGABRT),
+                "{role} {how}: {}",
+                describe(&output)
+            );
+        }
     }
 }
 
@@ -297,7 +322,9 @@ fn a_start_sheds_descriptors_and_variables() {
 }
 
 fn a_stop_and_a_continue_in_mid_call_are_survived() {
-    check_succeeds(&["stopped"]);
+    for role in Role::ALL {
+        check_succeeds(&["stopped", role.name()]);
+    }
 }
 
 fn a_descriptor_limit_is_exact() {
@@ -311,6 +338,7 @@ macro_rules! cases {
 
 const CASES: &[(&str, fn())] = cases![
     the_ordinary_work_of_each_role_lives,
+    an_abort_in_each_role_is_an_abort,
     calls_off_the_list_die_in_each_role,
     a_trap_names_the_call_and_the_thread,
     a_dry_run_lets_the_call_pass,

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -35,7 +34,8 @@ pub(crate) fn run(words: &[&str]) -> ExitCode {
         }
         ["threads"] => threads(),
         ["early"] => early(),
-        ["stopped"] => stopped(),
+        ["abort", role, how] => abort(self::role(role), how),
+        ["stopped", role] => stopped(self::role(role)),
         ["limit"] => limit(),
         _ => panic!("no such child: {words:?}"),
     }
@@ -416,36 +416,37 @@ fn early() {
     assert_eq!(dumpable, rustix::process::DumpableBehavior::NotDumpable);
 }
 
-/// The kernel restarts a timed wait by a call of its own after SIGCONT.
-fn stopped() {
-    use rustix::process::{Pid, Signal, kill_process};
-    let (ready, is_ready) = (
-        rustix::pipe::pipe().expect("pipe"),
-        Duration::from_millis(50),
-    );
+fn abort(role: Role, how: &str) {
+    if how == "ignored" {
+        // SAFETY: a disposition that runs no code.
+        unsafe { libc::signal(libc::SIGABRT, libc::SIG_IGN) };
+    }
+    in_role(plan(SeccompAction::Kill), role, |_| std::process::abort());
+}
+
+/// The kernel restarts a timed wait on a futex by a call of its own,
+/// restart_syscall(2), after SIGSTOP and SIGCONT.
+fn stopped(role: Role) {
+    use rustix::process::{Signal, kill_process};
+    let pause = Duration::from_millis(50);
     let own = rustix::process::getpid();
     // SAFETY: the child makes only calls that are safe after a fork.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        // It outlives the seal of its parent, and so may signal it.
+        // It is outside the walls of its parent, and so may signal it.
         for signal in [Signal::STOP, Signal::CONT] {
-            std::thread::sleep(is_ready);
+            std::thread::sleep(pause);
             let _ = kill_process(own, signal);
         }
-        std::process::exit(0);
+        // SAFETY: ends the child without what its parent wants done at exit.
+        unsafe { libc::_exit(0) };
     }
-    assert!(Pid::from_raw(child).is_some());
-    in_role(plan(SeccompAction::Kill), Role::EchoWorker, move |_| {
-        let mut waits = [rustix::event::PollFd::from_borrowed_fd(
-            ready.0.as_fd(),
-            rustix::event::PollFlags::IN,
-        )];
-        let timeout = rustix::time::Timespec {
-            tv_sec: 0,
-            tv_nsec: 300_000_000,
-        };
-        assert_eq!(rustix::event::poll(&mut waits, Some(&timeout)), Ok(0));
-        std::thread::sleep(Duration::from_millis(10));
+    assert!(child > 0, "forked");
+    in_role(plan(SeccompAction::Kill), role, move |_| {
+        let (_kept, never) = channel::<()>();
+        never
+            .recv_timeout(pause * 6)
+            .expect_err("nothing is sent");
     });
 }
 

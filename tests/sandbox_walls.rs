@@ -11,6 +11,8 @@
 mod attempts;
 #[path = "sandbox/children.rs"]
 mod children;
+#[path = "sandbox/embedded.rs"]
+mod embedded;
 #[path = "sandbox/logging.rs"]
 mod logging;
 #[path = "sandbox/serving.rs"]
@@ -150,19 +152,21 @@ fn calls_off_the_list_die_in_each_role() {
 }
 
 fn a_trap_names_the_call_and_the_thread() {
-    let output = child(&["attempt", "echo_worker", "trap", "ptrace"]);
-    assert_eq!(
-        output.status.signal(),
-        Some(SIGSYS),
-        "{}",
-        describe(&output)
-    );
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        text.contains("thread echo_worker called ptrace ("),
-        "{text}"
-    );
-    assert!(text.contains(" with 0x0 0x0 0x0"), "{text}");
+    for role in Role::ALL {
+        if role == Role::Resolver {
+            // What is not on its list is refused, and does not kill.
+            continue;
+        }
+        let output = child(&["attempt", role.name(), "trap", "ptrace"]);
+        let told = describe(&output);
+        assert_eq!(output.status.signal(), Some(SIGSYS), "{role}: {told}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        if role != Role::Supervisor {
+            let named = format!("thread {} called ptrace (", role.name());
+            assert!(text.contains(&named), "{text}");
+        }
+        assert!(text.contains(" with 0x0 0x0 0x0"), "{text}");
+    }
 }
 
 fn a_dry_run_lets_the_call_pass() {
@@ -301,6 +305,13 @@ fn talk(socket: &Path, number: usize) {
     }
 }
 
+fn an_embedded_service_does_what_std_does() {
+    for order in ["stays", "exits"] {
+        let directory = Directory::new();
+        check_succeeds(&["embedded", &directory.path(), order]);
+    }
+}
+
 fn a_second_thread_is_refused() {
     check_succeeds(&["threads"]);
 }
@@ -348,6 +359,7 @@ const CASES: &[(&str, fn())] = cases![
     a_worker_is_confined_to_its_paths_and_ports,
     the_log_with_every_sink_lives,
     a_server_lives_under_each_choice_of_threads,
+    an_embedded_service_does_what_std_does,
     a_second_thread_is_refused,
     a_start_sheds_descriptors_and_variables,
     a_stop_and_a_continue_in_mid_call_are_survived,

@@ -32,6 +32,9 @@ pub(crate) fn run(words: &[&str]) -> ExitCode {
         ["serve", socket, threads, walls, allowed @ ..] => {
             crate::serving::serve(Path::new(socket), threads, walls, allowed);
         }
+        ["embedded", directory, order] => {
+            crate::embedded::serve(Path::new(directory), *order == "exits");
+        }
         ["threads"] => threads(),
         ["early"] => early(),
         ["abort", role, how] => abort(self::role(role), how),
@@ -430,10 +433,12 @@ fn stopped(role: Role) {
     use rustix::process::{Signal, kill_process};
     let pause = Duration::from_millis(50);
     let own = rustix::process::getpid();
+    let (go, ready) = rustix::pipe::pipe().expect("pipe");
     // SAFETY: the child makes only calls that are safe after a fork.
     let child = unsafe { libc::fork() };
     if child == 0 {
         // It is outside the walls of its parent, and so may signal it.
+        let _ = rustix::io::read(&go, &mut [0_u8]);
         for signal in [Signal::STOP, Signal::CONT] {
             std::thread::sleep(pause);
             let _ = kill_process(own, signal);
@@ -444,9 +449,8 @@ fn stopped(role: Role) {
     assert!(child > 0, "forked");
     in_role(plan(SeccompAction::Kill), role, move |_| {
         let (_kept, never) = channel::<()>();
-        never
-            .recv_timeout(pause * 6)
-            .expect_err("nothing is sent");
+        rustix::io::write(&ready, b"!").expect("told");
+        never.recv_timeout(pause * 10).expect_err("nothing is sent");
     });
 }
 

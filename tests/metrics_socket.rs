@@ -70,6 +70,11 @@ fn what_happened_is_counted() {
         ),
         1.0
     );
+    let build = format!(
+        "secure_socket_build_info{{version=\"{}\"}}",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(value(&text, &build), 1.0);
     assert!(value(&text, "process_resident_memory_bytes") > 1e6);
     assert!(value(&text, "process_open_fds") > 5.0);
     let length = text

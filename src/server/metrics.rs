@@ -127,7 +127,7 @@ impl Metrics {
 
     fn render_server(&self, text: &mut Exposition) {
         text.gauge(
-            "secure_socket_version",
+            "secure_socket_build_info",
             "Always 1; the version is its label.",
         )
         .with("version", env!("CARGO_PKG_VERSION"), 1);

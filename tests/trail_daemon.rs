@@ -173,3 +173,47 @@ fn a_server_of_another_user_keeps_its_trail_and_rolls_it() {
         String::from_utf8_lossy(&good.stderr)
     );
 }
+
+/// The remedy for what a chain alone can't show: heads that left the machine.
+#[test]
+fn the_head_goes_to_another_machine_and_shows_a_cut_end() {
+    needs!("python3");
+    let dir = TempDir::new();
+    let (path, option) = trail_in(&dir);
+    let syslog = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    syslog.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let remote = format!("log_remote=udp:{}", syslog.local_addr().unwrap());
+    let daemon = Daemon::start(&[&option, &remote, "log_target=stdout,remote"]);
+    assert_eq!(round_trip(&daemon.connect(), b"hello"), b"hello");
+    assert_eq!(daemon.stop().code(), Some(0));
+    // At start, and at the end.
+    let mut heads = Vec::new();
+    let mut room = [0; 4096];
+    while heads.len() < 2 {
+        let length = syslog.recv(&mut room).unwrap();
+        let line = String::from_utf8_lossy(&room[..length]).into_owned();
+        if let Some((_, head)) = line.split_once("head ").filter(|_| line.contains("trail")) {
+            heads.push(format!("head={}", head.split_whitespace().next().unwrap()));
+        }
+    }
+    heads.push(path.to_str().unwrap().to_owned());
+    let arguments: Vec<&str> = heads.iter().map(String::as_str).collect();
+    let by_python = || {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("audit/verify_trail.py");
+        let mut command = Command::new("python3");
+        command.arg(script).args(&arguments).output().unwrap()
+    };
+    let (good, other) = (verify(&arguments), by_python());
+    assert!(
+        good.status.success() && other.status.success(),
+        "{good:?} {other:?}"
+    );
+    let text = fs::read_to_string(&path).unwrap();
+    let end = text.trim_end().rfind('\n').unwrap() + 1;
+    fs::write(&path, &text[..end]).unwrap();
+    let chain_alone = verify(&[path.to_str().unwrap()]);
+    assert!(chain_alone.status.success(), "{chain_alone:?}");
+    let (cut, other) = (verify(&arguments), by_python());
+    assert_eq!(cut.status.code(), Some(65), "{cut:?}");
+    assert!(!other.status.success(), "{other:?}");
+}

@@ -58,7 +58,7 @@ function __secure_socket_arguments
     printf '%s\t%s\n' "$dashes"max_connections"$end" 'How many connections are open at once; it also bounds the worker pool.'
     printf '%s\t%s\n' "$dashes"threads"$end" 'multi: a bounded pool, one connection per worker.'
     printf '%s\t%s\n' "$dashes"overload"$end" 'At max_connections: wait leaves newcomers in the kernel\'s backlog, refuse accepts and closes them, counted and logged.'
-    printf '%s\t%s\n' "$dashes"first_byte_timeout"$end" 'Until the first byte in either direction.'
+    printf '%s\t%s\n' "$dashes"first_byte_timeout"$end" 'Until the first byte in either direction, for the broker until the greeting is whole.'
     printf '%s\t%s\n' "$dashes"idle_timeout"$end" 'Close a connection on which nothing moved for so long.'
     printf '%s\t%s\n' "$dashes"connect_timeout"$end" 'How long a connect to one upstream may take.'
     printf '%s\t%s\n' "$dashes"write_timeout"$end" 'Close a connection whose peer does not read for so long.'

@@ -18,6 +18,8 @@ const ROLE: &str = "SECURE_SOCKET_TEST_ROLE";
 const SOCKET: &str = "SECURE_SOCKET_TEST_SOCKET";
 
 /// How long the attack lasts; `SECURE_SOCKET_ATTACK_SECONDS=300` for the whole time.
+/// `SECURE_SOCKET_ATTACK_OPTIONS` are given to the server as well. To measure:
+/// `cargo test --release --test abuse_hostile honest -- --nocapture --test-threads=1`.
 fn attack() -> Duration {
     let given = std::env::var("SECURE_SOCKET_ATTACK_SECONDS").ok();
     Duration::from_secs(given.map_or(10, |seconds| seconds.parse().unwrap()))
@@ -134,8 +136,16 @@ fn hostile_users(threads: &str) {
     let program = dir.join("hostile");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     support::set_mode(&program, 0o755);
-    let mut daemon = Daemon::start(&[
-        &format!("socket_path={}", socket.display()),
+    let more = std::env::var("SECURE_SOCKET_ATTACK_OPTIONS").unwrap_or_default();
+    let (path, metrics) = (
+        format!("socket_path={}", socket.display()),
+        format!(
+            "metrics_socket=@sst-hostile-{}-{threads}",
+            std::process::id()
+        ),
+    );
+    let mut options = vec![
+        path.as_str(),
         "allow=any",
         "socket_permissions=0666",
         "max_connections=400",
@@ -148,15 +158,14 @@ fn hostile_users(threads: &str) {
         "overload=refuse",
         "first_byte_timeout=1s",
         "write_timeout=1s",
-        &format!(
-            "metrics_socket=@sst-hostile-{}-{threads}",
-            std::process::id()
-        ),
+        &metrics,
         threads,
-    ]);
+    ];
+    options.extend(more.split_whitespace());
+    let mut daemon = Daemon::start(&options);
     let quiet = measure(&daemon, attack() / 5);
     // What the machine alone takes from him, when so many others want its processors.
-    let others = [20_001, 20_002].map(|uid| Hostile::start("busy", uid, &program, &socket));
+    let others = [20_001, 20_002, 20_003].map(|uid| Hostile::start("busy", uid, &program, &socket));
     let busy = measure(&daemon, attack() / 5);
     drop(others);
     let roles = ["flood", "loris", "garbage"];
@@ -179,6 +188,17 @@ fn hostile_users(threads: &str) {
     println!("{threads}: new, quiet: {}", show(&quiet.fresh));
     println!("{threads}: new, busy machine: {}", show(&busy.fresh));
     println!("{threads}: new, under attack: {}", show(&loud.fresh));
+    let times = |one: &[Duration], other: &[Duration]| {
+        at(one, 99).as_secs_f64() / at(other, 99).as_secs_f64()
+    };
+    println!(
+        "{threads}: p99 under attack: kept {:.2} times that of the quiet machine, {:.2} times \
+         that of the busy one; new {:.2} and {:.2} times",
+        times(&loud.kept, &quiet.kept),
+        times(&loud.kept, &busy.kept),
+        times(&loud.fresh, &quiet.fresh),
+        times(&loud.fresh, &busy.fresh),
+    );
     println!(
         "{threads}: {} and {} round trips, none failed",
         loud.kept.len(),

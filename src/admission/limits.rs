@@ -57,7 +57,8 @@ pub struct Limits {
     /// What counts towards a penalty.
     pub offences: Offences,
     /// How long the first penalty is; 0: none ever begins. Each further one is
-    /// twice as long; see [`Admission`](super::Admission) for how that decays.
+    /// twice as long; for each length of the last one that passes in peace after its
+    /// end, one doubling is forgotten.
     pub penalty: Duration,
     /// Where that doubling ends, unless [`penalty`](Self::penalty) is longer still.
     pub penalty_max: Duration,

@@ -3,7 +3,7 @@
 //!
 //! A [`Subject`] says who is counted: a user, for denials and penalties one of
 //! his processes where a rule tells them apart, or a host. Each admitted
-//! connection holds a [`Ticket`], whose drop gives it back.
+//! connection holds a `Ticket`, whose drop gives it back.
 //!
 //! Invariants: memory is bounded. One account is about half a KiB, and at most
 //! 3 KiB more with [`PROCESSES_PER_UID`] remembered processes; there are at most
@@ -102,7 +102,7 @@ pub struct Snapshot {
 
 /// The book of who has what open. Shared by all threads that accept.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     book: Mutex<Book>,
     /// Written under the lock only.
     open: AtomicUsize,
@@ -121,7 +121,7 @@ struct Book {
 
 impl Admission {
     /// Nothing is open yet.
-    pub fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         let book = Book {
             limits: Arc::new(limits),
             ledger: Ledger::default(),
@@ -138,12 +138,12 @@ impl Admission {
 
     /// Puts other bounds in force, for who comes from now on. What is open stays
     /// open and counted, penalties go on.
-    pub fn set_limits(&self, limits: Limits) {
+    pub(crate) fn set_limits(&self, limits: Limits) {
         self.book().limits = Arc::new(limits);
     }
 
     /// The bounds in force.
-    pub fn limits(&self) -> Arc<Limits> {
+    pub(crate) fn limits(&self) -> Arc<Limits> {
         Arc::clone(&self.book().limits)
     }
 
@@ -151,7 +151,7 @@ impl Admission {
     ///
     /// # Errors
     /// The peer is under a penalty: it is to be closed unread.
-    pub fn greet(&self, subject: &Subject, now: Instant) -> Result<(), Refusal> {
+    pub(crate) fn greet(&self, subject: &Subject, now: Instant) -> Result<(), Refusal> {
         let mut book = self.book();
         let key = Key {
             who: subject.who,
@@ -171,7 +171,12 @@ impl Admission {
     ///
     /// # Errors
     /// Which bound is reached. It counts as a sign of a flood, see [`abused`](Self::abused).
-    pub fn enter(self: &Arc<Self>, subject: &Subject, now: Instant) -> Result<Ticket, Refusal> {
+    #[cfg(test)]
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        subject: &Subject,
+        now: Instant,
+    ) -> Result<Ticket, Refusal> {
         self.enter_excepted(subject, None, now)
     }
 
@@ -180,7 +185,7 @@ impl Admission {
     ///
     /// # Errors
     /// As [`enter`](Self::enter).
-    pub fn enter_excepted(
+    pub(crate) fn enter_excepted(
         self: &Arc<Self>,
         subject: &Subject,
         exception: Option<usize>,
@@ -196,7 +201,7 @@ impl Admission {
     }
 
     /// Counts a denial by the policy. The penalty, if one begins with it.
-    pub fn denied(&self, subject: &Subject, now: Instant) -> Option<PenaltyStarted> {
+    pub(crate) fn denied(&self, subject: &Subject, now: Instant) -> Option<PenaltyStarted> {
         let mut book = self.book();
         let limits = Arc::clone(&book.limits);
         if !limits.offences.denials {
@@ -211,7 +216,7 @@ impl Admission {
     }
 
     /// Counts a sign of abuse.
-    pub fn abused(&self, subject: &Subject, abuse: Abuse, now: Instant) -> AbuseNoticed {
+    pub(crate) fn abused(&self, subject: &Subject, abuse: Abuse, now: Instant) -> AbuseNoticed {
         let mut book = self.book();
         let limits = Arc::clone(&book.limits);
         if let Some(count) = book.abuse.get_mut(abuse.index()) {
@@ -234,25 +239,25 @@ impl Admission {
     }
 
     /// Open connections.
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
     /// Whether [`sweep`](Self::sweep) may have something to tell: then it is to
     /// be called within a second or so.
-    pub fn has_passed_over(&self) -> bool {
+    pub(crate) fn has_passed_over(&self) -> bool {
         self.book().holds
     }
 
     /// The refusals that were passed over and are due to be told: a second after
     /// the last line, or when the penalty is over. `all`: those not yet due too,
     /// for the end of the server.
-    pub fn sweep(&self, now: Instant, all: bool) -> Vec<PassedOver> {
+    pub(crate) fn sweep(&self, now: Instant, all: bool) -> Vec<PassedOver> {
         self.book().sweep(now, all)
     }
 
     /// The state, for a summary.
-    pub fn snapshot(&self, now: Instant) -> Snapshot {
+    pub(crate) fn snapshot(&self, now: Instant) -> Snapshot {
         let open = self.open();
         let mut book = self.book();
         let mut snapshot = Snapshot {
@@ -453,7 +458,7 @@ fn number_of(rule: &str) -> u64 {
 /// One admitted connection; its drop gives the place back.
 #[derive(Debug)]
 #[must_use = "the place is given back when the ticket is dropped"]
-pub struct Ticket {
+pub(crate) struct Ticket {
     admission: Arc<Admission>,
     place: u32,
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// refused, the first is told and then at most one a second, with the number of
 /// those passed over in between ([`Told::Now`]). During a penalty none is told;
 /// its end is, with the number. The rest comes out of
-/// [`Admission::sweep`](super::Admission::sweep). Metrics count every one.
+/// `Handle::sweep` of the server. Metrics count every one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refusal {
     /// Which bound.

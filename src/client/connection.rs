@@ -1,6 +1,7 @@
 //! A connection to a broker.
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -32,6 +33,12 @@ const COLLECT_BYTES: usize = 64 << 10;
 /// [`ClientError::Socket`] as connect(2), [`ClientError::Untrusted`],
 /// [`ClientError::CannotVerify`].
 pub fn connect(path: &Path, server: &Server) -> Result<OwnedFd, ClientError> {
+    let socket = connect_unverified(path)?;
+    server.verify(socket.as_fd())?;
+    Ok(socket)
+}
+
+fn connect_unverified(path: &Path) -> io::Result<OwnedFd> {
     let text = path.as_os_str().as_encoded_bytes();
     let address = match text.strip_prefix(b"@") {
         Some(name) => SocketAddrUnix::new_abstract_name(name)?,
@@ -40,7 +47,6 @@ pub fn connect(path: &Path, server: &Server) -> Result<OwnedFd, ClientError> {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::connect(&socket, &address)?;
-    server.verify(socket.as_fd())?;
     Ok(socket)
 }
 
@@ -354,7 +360,7 @@ impl Client {
                 }
                 Err(Errno::AGAIN) => self.wait(PollFlags::IN, deadline)?,
                 Err(Errno::INTR) => (),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(io::Error::from(error).into()),
             }
         }
     }
@@ -401,7 +407,7 @@ impl Client {
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, Some(deadline))?,
                 Err(Errno::INTR) => (),
                 Err(Errno::PIPE | Errno::CONNRESET) => return Err(self.closed()),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(io::Error::from(error).into()),
             }
         }
         self.collected.clear();
@@ -436,7 +442,7 @@ impl Client {
         };
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(io::Error::from(error).into()),
         }
     }
 }

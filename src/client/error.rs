@@ -79,12 +79,6 @@ impl From<io::Error> for ClientError {
     }
 }
 
-impl From<rustix::io::Errno> for ClientError {
-    fn from(error: rustix::io::Errno) -> Self {
-        Self::Socket(error.into())
-    }
-}
-
 impl From<FrameError> for ClientError {
     fn from(error: FrameError) -> Self {
         Self::Protocol(error)

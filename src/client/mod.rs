@@ -13,6 +13,7 @@
 
 mod connection;
 #[cfg(feature = "daemon")]
+#[doc(hidden)]
 pub mod ctl;
 mod error;
 mod event;

@@ -133,15 +133,11 @@ fn serve_logged(
     }
     crate::info!("sandbox: {}", sealed.report());
     let place = listener.address().to_string();
-    let watch_descriptors = listener.lets_descriptors_in();
     let server = Server::with_protocol(listener, protocol, rules)
         .limits(settings.limits.admission.clone())
         .threads(settings.limits.threads)
         .overload(settings.limits.overload)
-        .packets(settings.socket.kind == crate::listener::Kind::SeqPacket)
-        .watch_descriptors(watch_descriptors)
         .observer(records.observer())
-        .on_thread_start(rooms::worker_hook(settings, &sealed))
         .build()
         .map_err(fault::of_server)?;
     let logger = logger.clone();
@@ -158,7 +154,6 @@ fn serve_logged(
         origin,
         signals,
         notify,
-        sealed,
         broker,
         logger,
         kernel,

@@ -14,7 +14,6 @@ use crate::config::{self, Settings};
 use crate::listener::{Notify, watchdog_timeout};
 use crate::logging::Logger;
 use crate::peer::{Checker, CheckerReach, Kernel};
-use crate::sandbox::Sealed;
 use crate::server::{Handle, Overseer, Rules};
 use crate::service::broker::Broker;
 
@@ -30,7 +29,6 @@ pub(super) struct Means<'a> {
     pub(super) origin: Origin<'a>,
     pub(super) signals: Signals,
     pub(super) notify: Option<Notify>,
-    pub(super) sealed: Sealed,
     pub(super) broker: Option<Arc<Broker>>,
     pub(super) logger: Logger,
     pub(super) kernel: Kernel,
@@ -230,11 +228,6 @@ impl Overseer for Warden<'_> {
     }
 
     fn before_accept(&mut self, handle: &Handle) -> io::Result<()> {
-        let attested = self.means.sealed.attest().map_err(io::Error::other)?;
-        crate::info!(
-            "attested: {} threads stand behind their walls",
-            attested.threads.len()
-        );
         crate::notice!(
             "ready: {} on {}",
             self.settings.service.service.word(),

@@ -16,7 +16,7 @@ use crate::peer::{
 };
 use crate::policy::Policy;
 use crate::sandbox::{Access, Capability, Mode, PathGrant, Plan, PrivilegedThread, Role, Sealed};
-use crate::server::{Choice, OnThreadStart, Rules, Threads};
+use crate::server::{Choice, Rules, Threads};
 use crate::service::broker::{Broker, BrokerService};
 use crate::service::relay::{PIPES_MAX, Relay};
 use crate::service::{Echo, Protocol};
@@ -271,20 +271,6 @@ pub(super) fn listener_options(settings: &Settings, protocol: &dyn Protocol) -> 
         options = options.run_as(uid, gid);
     }
     options
-}
-
-/// The role of the threads that serve.
-fn worker_role(settings: &Settings) -> Role {
-    match settings.service.service {
-        Service::Echo => Role::EchoWorker,
-        Service::Relay => Role::RelayWorker,
-        Service::Broker => Role::BrokerWorker,
-    }
-}
-
-pub(super) fn worker_hook(settings: &Settings, sealed: &Sealed) -> OnThreadStart {
-    let (role, sealed) = (worker_role(settings), sealed.clone());
-    Box::new(move || sealed.enter_role(role).map_err(io::Error::other))
 }
 
 pub(super) fn log_hook(sealed: &Sealed) -> logging::ThreadHook {

@@ -257,10 +257,10 @@ fn check_path(
         });
     }
     // Only the write bit lets anyone connect (unix(7)).
-    if found.mode & 0o222 & !options.mode.bits() != 0 {
+    if found.mode & 0o222 & !options.mode_bits().bits() != 0 {
         return refuse(Mismatch::TooOpen {
             found,
-            expected: options.mode,
+            expected: options.mode_bits(),
         });
     }
     if let Some(mode) = SocketMode::from_bits(found.mode & 0o777)

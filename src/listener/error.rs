@@ -6,10 +6,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::address::SocketPath;
+use super::address::{SocketPath, SocketPathError};
 use super::mismatch::Mismatch;
 use super::rights::{Rights, Trusted};
 use crate::ids::{Gid, Pid, Uid};
+use crate::peer::{PinError, Shortcoming};
 
 /// `EX_OSERR` of sysexits.h: the system refused a resource.
 const EX_OSERR: u8 = 71;
@@ -170,6 +171,29 @@ pub enum BindError {
         /// What it holds.
         found: String,
     },
+    /// What should be the path of a socket is none.
+    Path {
+        /// What is wrong with it.
+        source: SocketPathError,
+    },
+    /// The policy asks for what can't be found out about peers here.
+    PolicyOutOfReach {
+        /// What is missing, each with its remedy.
+        missing: Vec<Shortcoming>,
+    },
+    /// What the policy's rules name can't be relied upon.
+    PolicyUnreliable {
+        /// Each path or process that is at fault.
+        errors: Vec<PinError>,
+    },
+    /// The one user that the policy admits can't be looked up, so that the socket
+    /// could not be opened to it.
+    Account {
+        /// The user.
+        uid: Uid,
+        /// What the name service failed with.
+        source: io::Error,
+    },
     /// A system call failed.
     System {
         /// What was to be done, as a verb.
@@ -189,7 +213,10 @@ impl BindError {
             | Self::SeqPacketNeedsUnix
             | Self::HandedOver { .. }
             | Self::SeveralHandedOver { .. }
-            | Self::Activation { .. } => EX_CONFIG,
+            | Self::Activation { .. }
+            | Self::Path { .. }
+            | Self::PolicyOutOfReach { .. }
+            | Self::PolicyUnreliable { .. } => EX_CONFIG,
             Self::DirectoryAccess { source, .. }
             | Self::Ownership { source, .. }
             | Self::Undecidable { source, .. }
@@ -367,6 +394,10 @@ impl fmt::Display for BindError {
             } => {
                 write!(f, "{variable}: expected {expected}, found {found:?}")
             }
+            Self::Path { .. } => f.write_str("no path for a socket"),
+            Self::PolicyOutOfReach { missing } => f.write_str(&joined(missing)),
+            Self::PolicyUnreliable { errors } => f.write_str(&joined(errors)),
+            Self::Account { uid, .. } => write!(f, "can't look up uid {uid}"),
             Self::System { action, object, .. } => {
                 write!(f, "{}: can't {action}", object.display())
             }
@@ -380,8 +411,21 @@ impl std::error::Error for BindError {
             Self::DirectoryAccess { source, .. }
             | Self::Ownership { source, .. }
             | Self::Undecidable { source, .. }
+            | Self::Account { source, .. }
             | Self::System { source, .. } => Some(source),
+            Self::Path { source } => Some(source),
             _ => None,
         }
     }
+}
+
+impl From<SocketPathError> for BindError {
+    fn from(source: SocketPathError) -> Self {
+        Self::Path { source }
+    }
+}
+
+fn joined<T: fmt::Display>(all: &[T]) -> String {
+    let texts: Vec<String> = all.iter().map(T::to_string).collect();
+    texts.join("; ")
 }

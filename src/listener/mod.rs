@@ -28,7 +28,9 @@ mod rights;
 mod staging;
 mod stale;
 mod unix;
+mod vetting;
 
+use std::ffi::OsStr;
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
@@ -51,7 +53,10 @@ pub use place::Removal;
 pub use rights::{Rights, Trusted};
 
 use crate::ids::Uid;
+use crate::policy::Policy;
+use crate::sandbox::{self, Access, PathGrant, Plan, Role, SandboxError};
 use place::Place;
+pub(crate) use vetting::Vetting;
 
 /// The state of a listener that is bound and listens, and accepts nothing yet.
 #[derive(Debug)]
@@ -79,6 +84,10 @@ pub struct Listener<S> {
     notices: Vec<Notice>,
     nonblocking: bool,
     handed_over: bool,
+    kind: Kind,
+    owner: Option<Uid>,
+    vetting: Option<Vetting>,
+    walls: Option<sandbox::Sealed>,
     state: PhantomData<S>,
 }
 
@@ -110,6 +119,9 @@ impl Listener<Bound> {
     /// One [`BindError`] for each refusal. Nothing is left behind then.
     pub fn bind(options: &Options) -> Result<Self, BindError> {
         let mut notices = Vec::new();
+        let vetting = vetting(options)?;
+        let mut implied = Vec::new();
+        let options = &options.resolved(&mut implied)?;
         let mut address = options.address.clone();
         let (socket, place) = match &options.address {
             Address::Unix(name) => match name.name() {
@@ -129,17 +141,10 @@ impl Listener<Bound> {
                 (socket, None)
             }
         };
-        let nonblocking = options.nonblocking || options.nonblocking_accepted;
-        let state = PhantomData;
-        Ok(Self {
-            place,
-            socket,
-            address,
-            notices,
-            nonblocking,
-            handed_over: false,
-            state,
-        })
+        notices.append(&mut implied);
+        Ok(Self::put_together(
+            options, socket, place, address, notices, vetting,
+        ))
     }
 
     /// Takes over a socket from the service manager, if it is the one that the
@@ -153,35 +158,123 @@ impl Listener<Bound> {
     /// are those of [`bind`](Self::bind).
     pub fn from_systemd(handed: HandedOver, options: &Options) -> Result<Self, BindError> {
         let mut notices = Vec::new();
+        let vetting = vetting(options)?;
+        let options = &options.resolved(&mut Vec::new())?;
         let socket = activation::adopt(handed, options, &mut notices)?;
         let address = options.address.clone();
-        let nonblocking = options.nonblocking || options.nonblocking_accepted;
-        let state = PhantomData;
-        Ok(Self {
-            place: None,
+        let mut listener = Self::put_together(options, socket, None, address, notices, vetting);
+        listener.handed_over = true;
+        Ok(listener)
+    }
+
+    fn put_together(
+        options: &Options,
+        socket: OwnedFd,
+        place: Option<Place>,
+        address: Address,
+        notices: Vec<Notice>,
+        vetting: Option<Vetting>,
+    ) -> Self {
+        // Behind walls they could not be read any more.
+        let _ = crate::peer::id_maps();
+        Self {
+            place,
             socket,
             address,
             notices,
-            nonblocking,
-            handed_over: true,
-            state,
-        })
+            nonblocking: options.nonblocking || options.nonblocking_accepted,
+            handed_over: false,
+            kind: options.kind,
+            owner: options.owner.map(|(uid, _)| uid),
+            vetting,
+            walls: None,
+            state: PhantomData,
+        }
+    }
+
+    /// Begins a listener at a path, or at `@name` in the abstract namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::Path`] says why that can't be the path of a socket.
+    pub fn builder(path: impl AsRef<OsStr>) -> Result<Options, BindError> {
+        Ok(Options::at(path)?)
+    }
+
+    /// Confines the whole process, and goes on behind the walls. To be called while
+    /// the process has one thread; for a program with more there is
+    /// [`enter_threads`](Self::enter_threads).
+    ///
+    /// What the listener needs (its directory at the end, a thread that looks at
+    /// executables) is added to the plan.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sandbox::enter`]: the process is then good for nothing but to end.
+    #[cfg(feature = "sandbox")]
+    pub fn enter(self, mut plan: Plan) -> Result<Listener<Sealed>, SandboxError> {
+        self.join(&mut plan)?;
+        let walls = sandbox::enter(plan)?;
+        Ok(self.seal(&walls))
+    }
+
+    /// Confines the threads that serve, and no others; see
+    /// [`sandbox::enter_threads`] for what that can't do.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sandbox::enter_threads`].
+    #[cfg(feature = "sandbox")]
+    pub fn enter_threads(self, mut plan: Plan) -> Result<Listener<Sealed>, SandboxError> {
+        if let Some(vetting) = &self.vetting {
+            vetting.join(&mut plan);
+        }
+        let walls = sandbox::enter_threads(plan)?;
+        Ok(self.seal(&walls))
+    }
+
+    /// Adds to a plan what this listener needs once the process is confined. For a
+    /// program with several listeners: each of them joins, then [`sandbox::enter`],
+    /// then [`seal`](Self::seal) each.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::OtherUser`] if it was bound for another user than the plan's.
+    pub fn join(&self, plan: &mut Plan) -> Result<(), SandboxError> {
+        let planned = plan.run_as.as_ref().map(|run_as| run_as.uid);
+        let planned = planned.unwrap_or_else(effective_uid);
+        let bound_for = self.owner.unwrap_or_else(effective_uid);
+        if planned != bound_for {
+            return Err(SandboxError::OtherUser { bound_for, planned });
+        }
+        if let Some(cleanup) = self.paths_needed() {
+            plan.paths.push(PathGrant {
+                path: cleanup.path.to_owned(),
+                access: Access::Remove,
+                roles: vec![Role::Supervisor],
+            });
+        }
+        if let Some(vetting) = &self.vetting {
+            vetting.join(plan);
+        }
+        Ok(())
     }
 
     /// Goes on without a sandbox, for a program that has one of its own or
     /// wants none: a hole in a service is then a hole in the whole user account.
     #[must_use]
     pub fn dangerously_unconfined(self) -> Listener<Sealed> {
-        self.into_state()
+        self.into_state(None)
     }
 
-    /// Goes on in a confined process.
+    /// Goes on in a confined process. Threads of a [`Server`](crate::server::Server)
+    /// enter their roles by this proof, and are attested by it.
     #[must_use]
-    pub fn seal(self, _proof: &crate::sandbox::Sealed) -> Listener<Sealed> {
-        self.into_state()
+    pub fn seal(self, proof: &sandbox::Sealed) -> Listener<Sealed> {
+        self.into_state(Some(proof.clone()))
     }
 
-    fn into_state(self) -> Listener<Sealed> {
+    fn into_state(self, walls: Option<sandbox::Sealed>) -> Listener<Sealed> {
         let Self {
             place,
             socket,
@@ -189,6 +282,10 @@ impl Listener<Bound> {
             notices,
             nonblocking,
             handed_over,
+            kind,
+            owner,
+            vetting,
+            walls: _,
             state: _,
         } = self;
         let mut place = place;
@@ -203,6 +300,10 @@ impl Listener<Bound> {
             notices,
             nonblocking,
             handed_over,
+            kind,
+            owner,
+            vetting,
+            walls,
             state,
         }
     }
@@ -232,6 +333,11 @@ impl Listener<Sealed> {
         Ok(Accepted { socket, address })
     }
 
+    /// The walls that it was sealed with, unless it is unconfined.
+    pub fn walls(&self) -> Option<&sandbox::Sealed> {
+        self.walls.as_ref().filter(|walls| walls.is_confined())
+    }
+
     /// Makes [`accept`](Self::accept) fail with `EINVAL` in every thread that
     /// waits in it, once the backlog is empty, and refuses newcomers
     /// (shutdown(2)).
@@ -256,6 +362,21 @@ impl<S> Listener<S> {
     /// Where it listens, with the port that the kernel chose if 0 was asked for.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Stream or records.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Who is admitted, if it was bound for a policy.
+    pub fn policy(&self) -> Option<&Policy> {
+        self.vetting.as_ref().map(|vetting| &vetting.policy)
+    }
+
+    /// The means to judge by that policy.
+    pub(crate) fn vetting(&self) -> Option<&Vetting> {
+        self.vetting.as_ref()
     }
 
     /// What there is to say about it, for the log.
@@ -297,6 +418,10 @@ impl<S> AsFd for Listener<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+fn vetting(options: &Options) -> Result<Option<Vetting>, BindError> {
+    options.policy.as_ref().map(Vetting::prepare).transpose()
 }
 
 /// The effective user of this process.

@@ -74,6 +74,9 @@ pub enum Notice {
         /// The address.
         address: SocketAddr,
     },
+    /// The policy admits others, but names no single user or group that the socket
+    /// could be opened to, and none was given.
+    NoGroup,
     /// This kernel has no `SO_PASSRIGHTS`, so peers can push descriptors in.
     NoPassRights,
 }
@@ -142,6 +145,10 @@ impl fmt::Display for Notice {
             Self::Exposed { address } => {
                 write!(f, "socket {address} can be reached from the network")
             }
+            Self::NoGroup => f.write_str(
+                "the rules admit others than the server's own user, but name no single user or \
+                 group that the socket could be opened to: give it a group",
+            ),
             Self::NoPassRights => f.write_str(
                 "this kernel has no SO_PASSRIGHTS: descriptors that peers send are closed on \
                  arrival instead of being refused",

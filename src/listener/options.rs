@@ -2,19 +2,38 @@
 //!
 //! Not here: names of options or of users. Whoever reads those resolves them first.
 
-use super::address::{Address, Kind, SocketMode};
+use std::ffi::OsStr;
+
+use super::address::{Address, Kind, SocketMode, SocketPath, SocketPathError};
+use super::error::BindError;
+use super::notice::Notice;
+use super::{Bound, Listener};
 use crate::ids::{Gid, Uid};
+use crate::policy::Policy;
 
 /// listen(2)'s backlog where none is chosen.
 pub const DEFAULT_BACKLOG: u32 = 128;
 
-/// How a listener is to be bound. Begin with [`Options::new`] and change what
-/// has to differ.
+/// How a listener is to be bound. Begin with [`Options::at`] or [`Options::new`] and
+/// change what has to differ.
+///
+/// ```no_run
+/// use secure_socket::Policy;
+/// use secure_socket::listener::Options;
+///
+/// let listener = Options::at("/run/shop/shop.sock")?
+///     .policy(Policy::parse("gid:27")?)
+///     .backlog(512)
+///     .bind()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     pub(super) address: Address,
     pub(super) kind: Kind,
-    pub(super) mode: SocketMode,
+    /// `None`: as the policy needs it, or `0600`.
+    pub(super) mode: Option<SocketMode>,
+    pub(super) policy: Option<Policy>,
     pub(super) owner: Option<(Uid, Gid)>,
     pub(super) socket_group: Option<Gid>,
     pub(super) server_uid: Uid,
@@ -34,7 +53,8 @@ impl Options {
         Self {
             address,
             kind: Kind::Stream,
-            mode: SocketMode::OWNER,
+            mode: None,
+            policy: None,
             owner: None,
             socket_group: None,
             server_uid: super::effective_uid(),
@@ -48,6 +68,57 @@ impl Options {
         }
     }
 
+    /// The same at a path, or at `@name` in the abstract namespace.
+    ///
+    /// # Errors
+    ///
+    /// Why that is no [`SocketPath`].
+    pub fn at(path: impl AsRef<OsStr>) -> Result<Self, SocketPathError> {
+        SocketPath::parse(path.as_ref()).map(|path| Self::new(Address::Unix(path)))
+    }
+
+    /// Who will be admitted. Mode and group of the socket, and who may cross its
+    /// directory, follow from that where they are not given: `0600` for the server's
+    /// own user alone, else `0660` with the one group that the rules name, or with the
+    /// primary group of the one user (for which the feature `names` is needed).
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Binds and listens; see [`Listener::bind`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Listener::bind`].
+    pub fn bind(&self) -> Result<Listener<Bound>, BindError> {
+        Listener::bind(self)
+    }
+
+    /// What follows from the policy, filled in.
+    pub(super) fn resolved(&self, notices: &mut Vec<Notice>) -> Result<Self, BindError> {
+        let mut options = self.clone();
+        let Some(policy) = self.policy.as_ref().filter(|policy| policy.admits_others()) else {
+            return Ok(options);
+        };
+        options.others_authorised = true;
+        options.mode.get_or_insert(SocketMode::GROUP);
+        let is_path = matches!(&self.address, Address::Unix(path) if !path.is_abstract());
+        if is_path && options.socket_group.is_none() {
+            options.socket_group = group_for(policy)?;
+            if options.socket_group.is_none() {
+                notices.push(Notice::NoGroup);
+            }
+        }
+        Ok(options)
+    }
+
+    /// The mode in force.
+    pub(super) fn mode_bits(&self) -> SocketMode {
+        self.mode.unwrap_or(SocketMode::OWNER)
+    }
+
     /// Stream or records. Records need a Unix-domain address.
     #[must_use]
     pub fn kind(mut self, kind: Kind) -> Self {
@@ -58,7 +129,7 @@ impl Options {
     /// The permission bits that the socket gets, whatever the umask is.
     #[must_use]
     pub fn mode(mut self, mode: SocketMode) -> Self {
-        self.mode = mode;
+        self.mode = Some(mode);
         self
     }
 
@@ -145,4 +216,19 @@ impl Options {
     pub(super) fn backlog_for_listen(&self) -> i32 {
         i32::try_from(self.backlog).unwrap_or(i32::MAX)
     }
+}
+
+/// The group through which those whom a policy admits reach the socket.
+fn group_for(policy: &Policy) -> Result<Option<Gid>, BindError> {
+    if let Some(group) = policy.single_group() {
+        return Ok(Some(group));
+    }
+    #[cfg(feature = "names")]
+    if let Some(uid) = policy.only_other_uid() {
+        return match crate::sys::account::user_by_uid(uid) {
+            Ok(account) => Ok(account.map(|account| account.gid)),
+            Err(source) => Err(BindError::Account { uid, source }),
+        };
+    }
+    Ok(None)
 }

@@ -103,7 +103,7 @@ fn try_path(
     let rights = Rights {
         owner,
         group: options.socket_group.unwrap_or(group),
-        mode: options.mode.bits(),
+        mode: options.mode_bits().bits(),
     };
     let made = make(&directory, path, name, trusted, rights, options, notices);
     let (socket, id) = match made {
@@ -221,10 +221,10 @@ pub(super) fn socket_type(kind: Kind) -> SocketType {
 
 /// What there is to say about a socket at this path.
 fn note(path: &Path, directory: &Directory, options: &Options, notices: &mut Vec<Notice>) {
-    if options.mode.is_world_accessible() {
+    if options.mode_bits().is_world_accessible() {
         notices.push(Notice::WorldAccessible {
             path: path.to_owned(),
-            mode: options.mode,
+            mode: options.mode_bits(),
         });
     }
     let length = path.as_os_str().len();

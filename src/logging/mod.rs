@@ -42,8 +42,10 @@ mod tests;
 #[cfg(feature = "logging")]
 mod writer;
 
+#[doc(hidden)]
 pub mod escape;
 #[cfg(feature = "logging")]
+#[doc(hidden)]
 pub mod rotation_names;
 
 pub use limited::{LINES_PER_SECOND, RateLimited};

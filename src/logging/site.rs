@@ -49,6 +49,20 @@ impl Site {
         }
     }
 
+    /// A call in another language, which brings its place along.
+    #[doc(hidden)]
+    pub fn foreign(
+        severity: Severity,
+        file: &'static str,
+        line: u32,
+        module: &'static str,
+        function: &'static str,
+    ) -> Self {
+        let mut site = Self::new(severity, file, line, module, || "");
+        site.function = OnceLock::from(function);
+        site
+    }
+
     /// The severity of its lines.
     pub const fn severity(&self) -> Severity {
         self.severity

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod authorized;
+mod builder;
 mod check;
 mod criterion;
 mod denial;
@@ -31,6 +32,7 @@ mod text;
 
 pub use crate::peer::{Facts, Needs};
 pub use authorized::Authorized;
+pub use builder::PolicyBuilder;
 pub use check::Policy;
 pub use criterion::{Cidr, Criterion, CriterionError, KEYWORDS};
 pub use denial::{Denial, DenialReason, RuleKind, RuleRef};

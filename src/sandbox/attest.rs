@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use super::SandboxError;
 use super::error::system;
@@ -62,20 +63,17 @@ impl Attestation {
         let mut threads = Vec::new();
         for entry in tasks()? {
             let entry = entry.map_err(unreadable)?;
-            match fs::read_to_string(entry.path().join("status")) {
-                Ok(text) => threads.push(ThreadState::parse(&text).ok_or_else(|| {
-                    unreadable(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "a field is missing",
-                    ))
-                })?),
-                // The thread ended between the listing and the read (ESRCH), or
-                // before the open (ENOENT).
-                Err(error)
-                    if error.kind() == io::ErrorKind::NotFound
-                        || error.raw_os_error() == Some(libc::ESRCH) => {}
-                Err(error) => return Err(unreadable(error)),
-            }
+            threads.extend(read_thread(&entry.path())?);
+        }
+        Ok(Self { threads })
+    }
+
+    /// The same of these threads only. Those that have ended meanwhile are left out.
+    #[cfg(feature = "sandbox")]
+    pub(super) fn read_of(tids: &[i32]) -> Result<Self, SandboxError> {
+        let mut threads = Vec::new();
+        for tid in tids {
+            threads.extend(read_thread(&Path::new(TASKS).join(tid.to_string()))?);
         }
         Ok(Self { threads })
     }
@@ -183,6 +181,26 @@ impl ThreadState {
             ));
         }
         None
+    }
+}
+
+/// One thread's state. `None` if it has ended.
+fn read_thread(task: &Path) -> Result<Option<ThreadState>, SandboxError> {
+    match fs::read_to_string(task.join("status")) {
+        Ok(text) => ThreadState::parse(&text).map(Some).ok_or_else(|| {
+            unreadable(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a field is missing",
+            ))
+        }),
+        // It ended between the listing and the read (ESRCH), or before the open (ENOENT).
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ESRCH) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(unreadable(error)),
     }
 }
 

@@ -1,14 +1,14 @@
 //! Puts the walls up in the one order that works.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
 use rustix::thread::CapabilitySet;
 
-use super::attest::thread_count;
+use super::attest::{Expected, thread_count};
 use super::error::system;
 use super::landlock::{self, Domains, Offer};
-use super::sealed::Walls;
+use super::sealed::{Scope, Walls};
 use super::startup::forbid_dumps;
 use super::{
     Access, Mode, PathGrant, Plan, PrivilegedThread, Report, Role, SandboxError, Sealed,
@@ -26,7 +26,10 @@ pub fn enter(mut plan: Plan) -> Result<Sealed, SandboxError> {
     if found != 1 {
         return Err(SandboxError::Threads { found });
     }
-    let mut walls = Walls::default();
+    let mut walls = Walls {
+        scope: Scope::Process,
+        ..Walls::default()
+    };
     // Attestation goes on behind the walls.
     plan.paths.push(PathGrant {
         path: "/proc/self".into(),
@@ -64,11 +67,80 @@ pub fn enter(mut plan: Plan) -> Result<Sealed, SandboxError> {
     }
     let sealed = Sealed::new(walls);
     sealed.attest()?;
+    open(gates);
+    Ok(sealed)
+}
+
+/// As [`enter`], for a program that has threads already: the calling thread and the
+/// others stay as they are, and each thread that the server starts puts its own walls
+/// up before it accepts anybody: no capability, no way to gain one, Landlock, and the
+/// filter of its role alone.
+///
+/// What that can't do: memory is shared, so code that an attacker runs in a server's
+/// thread may use the others. It contains mistakes: a path that was not checked, a
+/// call that was not meant. [`Plan::run_as`] and [`Plan::max_descriptors`] are the
+/// whole process's, as are core dumps and ptrace(2), and stay as they are.
+/// [`SeccompAction::Kill`] ends the whole program, and [`SeccompAction::Trap`] takes
+/// its handler of SIGSYS.
+///
+/// # Errors
+/// See [`SandboxError`]. Nothing has changed then, except that privileged threads of
+/// the plan may have come and gone.
+pub fn enter_threads(mut plan: Plan) -> Result<Sealed, SandboxError> {
+    let whole = |what| Err(SandboxError::WholeProcess { what });
+    if plan.run_as.is_some() {
+        return whole("run_as");
+    }
+    if plan.max_descriptors != 0 {
+        return whole("max_descriptors");
+    }
+    let mut walls = Walls {
+        scope: Scope::Threads(Mutex::default()),
+        ..Walls::default()
+    };
+    let scope = "the server's threads only, which share their memory with the others";
+    walls.report.add("scope", Standing::Degraded, scope);
+    let offer = landlock_offer(&plan)?;
+    prepare_landlock(&plan, offer, &mut walls)?;
+    prepare_seccomp(&plan, &mut walls)?;
+    report_identity(&plan, &mut walls.report);
+    let confined = plan.mode != Mode::Off;
+    walls.expected.no_capabilities = confined;
+    walls.expected.no_new_privs = confined;
+    walls.expected.filters = u32::from(walls.filters.is_some());
+    let had = rustix::thread::capabilities(None)
+        .map_err(|errno| system("can't read the capabilities", errno.into()))?;
+    let missing = wanted(&plan.privileged) - had.permitted;
+    if confined {
+        report_capabilities(&plan, missing, &mut walls.report)?;
+    } else {
+        walls
+            .report
+            .add("capabilities", Standing::Off, "sandbox=off");
+    }
+    report_no_new_privs(plan.mode, &mut walls.report);
+    let gates = start_privileged(std::mem::take(&mut plan.privileged), &mut walls)?;
+    open(gates);
+    Ok(Sealed::new(walls))
+}
+
+/// What a thread gives up that was born among others that have it.
+pub(super) fn shed_of_thread(expected: &Expected) -> Result<(), SandboxError> {
+    if expected.no_capabilities {
+        privileges::shed(None, CapabilitySet::empty())?;
+    }
+    if expected.no_new_privs {
+        rustix::thread::set_no_new_privs(true)
+            .map_err(|errno| system("can't set no_new_privs", errno.into()))?;
+    }
+    Ok(())
+}
+
+fn open(gates: Vec<Sender<()>>) {
     for gate in gates {
         // A thread that is gone has said why on its way, or will be missed.
         let _ = gate.send(());
     }
-    Ok(sealed)
 }
 
 /// What [`enter`] would report, found out without changing or opening anything.
@@ -169,6 +241,31 @@ fn report_seccomp(plan: &Plan, report: &mut Report) -> Option<&'static str> {
     None
 }
 
+/// Says which capabilities are left; refuses where one is missing that must be there.
+fn report_capabilities(
+    plan: &Plan,
+    missing: CapabilitySet,
+    report: &mut Report,
+) -> Result<(), SandboxError> {
+    if missing.is_empty() {
+        let detail = capability_detail(&plan.privileged);
+        report.add("capabilities", Standing::Enforced, detail);
+        return Ok(());
+    }
+    let missing = format!(
+        "the process was started without {}",
+        names(&plan.privileged, missing).join(", ")
+    );
+    if plan.mode == Mode::Enforce {
+        return Err(SandboxError::Wall {
+            wall: "capabilities",
+            missing,
+        });
+    }
+    report.add("capabilities", Standing::Degraded, missing);
+    Ok(())
+}
+
 fn report_no_new_privs(mode: Mode, report: &mut Report) {
     match mode {
         Mode::Off => report.add("no_new_privs", Standing::Off, "sandbox=off"),
@@ -196,27 +293,7 @@ fn shed_privileges(plan: &Plan, walls: &mut Walls) -> Result<(), SandboxError> {
     let kept = privileges::shed(plan.run_as.as_ref(), wanted)?;
     walls.expected.no_capabilities = true;
     walls.expected.no_bounding = kept.bounding_empty;
-    if !kept.missing.is_empty() {
-        let missing = format!(
-            "the process was started without {}",
-            names(&plan.privileged, kept.missing).join(", ")
-        );
-        if plan.mode == Mode::Enforce {
-            return Err(SandboxError::Wall {
-                wall: "capabilities",
-                missing,
-            });
-        }
-        walls
-            .report
-            .add("capabilities", Standing::Degraded, missing);
-    } else {
-        walls.report.add(
-            "capabilities",
-            Standing::Enforced,
-            capability_detail(&plan.privileged),
-        );
-    }
+    report_capabilities(plan, kept.missing, &mut walls.report)?;
     // A change of identity makes the process dumpable again where
     // /proc/sys/fs/suid_dumpable says so (prctl(2)).
     forbid_dumps()?;
@@ -245,6 +322,7 @@ fn start_privileged(
             domains: walls.domains.clone().filter(|_| !thread.outside_landlock),
             role: thread.role,
             filters: walls.filters,
+            sheds: matches!(walls.scope, Scope::Threads(_)) && walls.expected.no_capabilities,
         };
         let (ready, is_ready) = channel();
         let (gate, opened) = channel();
@@ -277,10 +355,17 @@ struct OwnWalls {
     domains: Option<Arc<Domains>>,
     role: Role,
     filters: Option<SeccompAction>,
+    /// Whether it is born among threads that keep everything.
+    sheds: bool,
 }
 
 impl OwnWalls {
     fn put_up(&self) -> Result<i32, SandboxError> {
+        if self.sheds {
+            privileges::shed(None, self.kept)?;
+            rustix::thread::set_no_new_privs(true)
+                .map_err(|errno| system("can't set no_new_privs", errno.into()))?;
+        }
         let have = rustix::thread::capabilities(None)
             .map_err(|errno| system("can't read the capabilities", errno.into()))?;
         privileges::set_all(have.permitted & self.kept)?;

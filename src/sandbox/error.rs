@@ -4,6 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::Role;
+use crate::ids::Uid;
+
 /// Why the process was not sealed, or doesn't stand behind its walls.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -46,6 +49,25 @@ pub enum SandboxError {
         /// What stopped it.
         reason: String,
     },
+    /// The plan has what is a process's and not a thread's.
+    WholeProcess {
+        /// What it is, as a field of [`Plan`](super::Plan).
+        what: &'static str,
+    },
+    /// The thread has entered another role, which it can't leave.
+    OtherRole {
+        /// That one.
+        entered: Role,
+        /// The one that it was to enter now.
+        wanted: Role,
+    },
+    /// The listener was bound for another user than the one to become.
+    OtherUser {
+        /// The user that owns the socket.
+        bound_for: Uid,
+        /// The user of the plan.
+        planned: Uid,
+    },
     /// A thread doesn't stand behind the walls that it should.
     Exposed {
         /// Its name, as the kernel has it.
@@ -80,6 +102,18 @@ impl fmt::Display for SandboxError {
             Self::PrivilegedThread { name, reason } => {
                 write!(f, "thread {name} did not start: {reason}")
             }
+            Self::WholeProcess { what } => write!(
+                f,
+                "{what} is for the whole process, and only the server's threads are confined"
+            ),
+            Self::OtherRole { entered, wanted } => write!(
+                f,
+                "this thread is confined as {entered} and can't become {wanted}"
+            ),
+            Self::OtherUser { bound_for, planned } => write!(
+                f,
+                "the socket was made for uid {bound_for}, and the plan is to become uid {planned}"
+            ),
             Self::Exposed { thread, tid, what } => {
                 write!(
                     f,

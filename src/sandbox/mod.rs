@@ -5,8 +5,8 @@
 //! Invariants:
 //! - [`enter`] runs while the process has one thread. What it takes away from
 //!   that thread, every later thread is born without.
-//! - A [`Sealed`] has two origins: [`enter`], and by name,
-//!   [`Sealed::dangerously_unconfined`].
+//! - A [`Sealed`] has three origins: [`enter`]; [`enter_threads`], for a program
+//!   that has threads already; and by name, [`Sealed::dangerously_unconfined`].
 //! - [`Mode::Enforce`] gives no `Sealed` unless every wall stands.
 //! - A capability that a feature needs is held by one thread, with a filter of
 //!   its own, and named in the [`Report`].
@@ -41,7 +41,7 @@ mod startup;
 
 pub use attest::{Attestation, ThreadState};
 #[cfg(feature = "sandbox")]
-pub use enter::{enter, preview};
+pub use enter::{enter, enter_threads, preview};
 pub use error::SandboxError;
 pub use plan::{
     Access, Capability, Mode, PathGrant, Plan, PrivilegedThread, Role, RunAs, SeccompAction,

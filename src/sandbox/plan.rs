@@ -217,6 +217,16 @@ impl fmt::Debug for PrivilegedThread {
 
 /// Everything that the server keeps. The default keeps nothing but its identity,
 /// and kills for a call that is not allowed.
+///
+/// ```
+/// use secure_socket::sandbox::{Mode, Plan};
+///
+/// let plan = Plan::new()
+///     .mode(Mode::BestEffort)
+///     .read("/etc/shop")
+///     .manage("/var/lib/shop");
+/// assert_eq!(plan.paths.len(), 2);
+/// ```
 #[derive(Debug, Default)]
 pub struct Plan {
     /// What happens where a wall can't stand.
@@ -239,4 +249,81 @@ pub struct Plan {
     pub max_descriptors: u64,
     /// Threads that keep more than the others.
     pub privileged: Vec<PrivilegedThread>,
+}
+
+impl Plan {
+    /// Keeps nothing, and refuses to go on unless every wall stands.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What happens where a wall can't stand.
+    #[must_use]
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// What happens on a call that is not allowed.
+    #[must_use]
+    pub fn seccomp(mut self, action: SeccompAction) -> Self {
+        self.seccomp = action;
+        self
+    }
+
+    /// Becomes this user and group. Only for the whole process.
+    #[must_use]
+    pub fn run_as(mut self, run_as: RunAs) -> Self {
+        self.run_as = Some(run_as);
+        self
+    }
+
+    /// Lets a service ([`Role::EmbeddedWorker`]) read what is at or below this path.
+    #[must_use]
+    pub fn read(self, path: impl Into<PathBuf>) -> Self {
+        self.grant(path.into(), Access::Read)
+    }
+
+    /// Lets a service read, write, create and remove files at or below this path.
+    #[must_use]
+    pub fn manage(self, path: impl Into<PathBuf>) -> Self {
+        self.grant(path.into(), Access::Manage)
+    }
+
+    /// Lets a service connect to this TCP port, wherever it is.
+    #[must_use]
+    pub fn connect_tcp(mut self, port: u16) -> Self {
+        self.tcp_connect.push((port, vec![Role::EmbeddedWorker]));
+        self
+    }
+
+    fn grant(mut self, path: PathBuf, access: Access) -> Self {
+        self.paths.push(PathGrant {
+            path,
+            access,
+            roles: vec![Role::EmbeddedWorker],
+        });
+        self
+    }
+}
+
+#[cfg(feature = "names")]
+impl RunAs {
+    /// A user by name, with its primary group and all its groups
+    /// (getpwnam_r(3), getgrouplist(3)). Waits for the name service.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such user; else what the name service failed with.
+    pub fn user(name: &str) -> std::io::Result<Self> {
+        let account = crate::sys::account::user_by_name(name)?.ok_or_else(|| {
+            let text = format!("there is no user {name:?}");
+            std::io::Error::new(std::io::ErrorKind::NotFound, text)
+        })?;
+        let groups = crate::sys::account::groups_of(&account.name, account.gid)?;
+        Ok(Self {
+            uid: account.uid,
+            gid: account.gid,
+            groups,
+        })
+    }
 }

@@ -27,7 +27,7 @@ pub(super) struct Gate {
 impl Gate {
     /// Called by each thread: does what is due, waits for the gate. False if the
     /// thread must not serve.
-    pub(super) fn enter(&self, on_start: &OnThreadStart) -> bool {
+    pub(super) fn enter(&self, on_start: &dyn Fn() -> io::Result<()>) -> bool {
         let done = on_start();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match done {

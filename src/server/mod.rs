@@ -11,6 +11,8 @@
 //!
 //! Not here: where the configuration comes from, signals, the log's sinks.
 
+mod acceptor;
+mod attendance;
 #[cfg(feature = "broker")]
 mod broker_metrics;
 mod event_loop;
@@ -35,6 +37,7 @@ mod record;
 mod registry;
 mod reserve;
 mod rules;
+mod running;
 mod shared;
 mod slots;
 mod supervisor;
@@ -46,6 +49,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 
+pub use acceptor::Acceptor;
 pub use exposition::{Exposition, Family, Form};
 pub use gate::OnThreadStart;
 pub use handle::{Handle, Pulse, State};
@@ -56,12 +60,13 @@ pub use process_metrics::ProcessMetrics;
 #[cfg(feature = "trail")]
 pub use record::Recorder;
 pub use rules::{Choice, Rules};
+pub use running::Running;
 pub use shared::{Overload, Threads};
 pub use supervisor::Overseer;
 
 use crate::admission::{Admission, Limits};
 use crate::listener::{Listener, Sealed};
-use crate::service::{Blocking, Kind, Protocol, Service};
+use crate::service::{Blocking, Kind, Protocol, Service, Timeouts};
 use exhaustion::Exhaustion;
 use gate::Gate;
 use phase::Phase;
@@ -101,6 +106,9 @@ pub enum ServerError {
     Listener(io::Error),
     /// A blocking service needs a thread for each connection.
     ServiceNeedsPool,
+    /// Rules name executables or other facts below `/proc`, and the process was
+    /// confined without the threads that read them.
+    CheckerConfined,
 }
 
 impl fmt::Display for ServerError {
@@ -114,6 +122,10 @@ impl fmt::Display for ServerError {
             Self::ServiceNeedsPool => {
                 f.write_str("a blocking service runs on the pool only, found threads=N")
             }
+            Self::CheckerConfined => f.write_str(
+                "rules name facts of processes, and nobody outside the walls can read them: \
+                 Listener::join must come before sandbox::enter",
+            ),
         }
     }
 }
@@ -125,7 +137,7 @@ impl std::error::Error for ServerError {
             | Self::Thread(cause)
             | Self::NotReady(cause)
             | Self::Listener(cause) => Some(cause),
-            Self::Role(_) | Self::ServiceNeedsPool => None,
+            Self::Role(_) | Self::ServiceNeedsPool | Self::CheckerConfined => None,
         }
     }
 }
@@ -147,6 +159,7 @@ pub struct Builder {
 
 impl Builder {
     fn new(listener: Listener<Sealed>, protocol: Arc<dyn Protocol>, rules: Rules) -> Self {
+        let connection_kind = Kind::of(&listener);
         Self {
             listener,
             protocol,
@@ -158,8 +171,31 @@ impl Builder {
             stack_size: BUILT_IN_STACK,
             on_thread_start: Box::new(|| Ok(())),
             observer: Arc::new(()),
-            connection_kind: Kind::default(),
+            connection_kind,
         }
+    }
+
+    /// With a service of the embedding program, which runs on the pool.
+    fn embedded(listener: Listener<Sealed>, service: impl Service, rules: Rules) -> Self {
+        let mut builder = Self::new(listener, Arc::new(Blocking::new(service)), rules);
+        builder.blocking = true;
+        builder.stack_size = EMBEDDED_STACK;
+        builder
+    }
+
+    /// Who is admitted and under which bounds of time, as a whole: instead of what the
+    /// listener was bound for.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// How long a connection may take for what it does.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.rules.timeouts = Arc::new(timeouts);
+        self
     }
 
     /// How many connections, from whom. By default 200 in all.
@@ -191,7 +227,8 @@ impl Builder {
         self
     }
 
-    /// What every thread does first: enter its role in the sandbox.
+    /// What every thread does first, before it enters its role in the sandbox. An
+    /// error keeps the server from serving.
     #[must_use]
     pub fn on_thread_start(mut self, hook: OnThreadStart) -> Self {
         self.on_thread_start = hook;
@@ -205,7 +242,8 @@ impl Builder {
         self
     }
 
-    /// Whether the listener was bound for messages (`SOCK_SEQPACKET`).
+    /// Whether connections carry messages (`SOCK_SEQPACKET`); by default as the
+    /// listener was bound.
     #[must_use]
     pub fn packets(mut self, yes: bool) -> Self {
         self.connection_kind.packets = yes;
@@ -213,7 +251,8 @@ impl Builder {
     }
 
     /// Whether to look for descriptors that peers send, at each receive, where
-    /// the kernel can't refuse them (`SO_PASSRIGHTS`, before Linux 6.16).
+    /// the kernel can't refuse them (`SO_PASSRIGHTS`, before Linux 6.16); by default
+    /// where it can't.
     #[must_use]
     pub fn watch_descriptors(mut self, yes: bool) -> Self {
         self.connection_kind.watch_descriptors = yes;
@@ -224,11 +263,14 @@ impl Builder {
     ///
     /// # Errors
     /// [`ServerError::System`] when no descriptor is free;
-    /// [`ServerError::ServiceNeedsPool`] for a blocking service with `threads=N`.
+    /// [`ServerError::ServiceNeedsPool`] for a blocking service with `threads=N`;
+    /// [`ServerError::Thread`], [`ServerError::CheckerConfined`] where a rule asks for
+    /// what a thread outside the walls has to read.
     pub fn build(self) -> Result<Server, ServerError> {
         if self.blocking && self.threads != Threads::Multi {
             return Err(ServerError::ServiceNeedsPool);
         }
+        start_checker(&self.listener)?;
         let rules = Arc::new(self.rules);
         let shared = Shared {
             max_connections: AtomicUsize::new(self.limits.max_connections),
@@ -264,6 +306,27 @@ impl Builder {
     }
 }
 
+/// Starts the threads that look at executables, where the sandbox did not.
+fn start_checker(listener: &Listener<Sealed>) -> Result<(), ServerError> {
+    let threads = listener
+        .vetting()
+        .map(|vetting| vetting.take_threads())
+        .unwrap_or_default();
+    if threads.is_empty() {
+        return Ok(());
+    }
+    if listener.walls().is_some() {
+        return Err(ServerError::CheckerConfined);
+    }
+    for thread in threads {
+        std::thread::Builder::new()
+            .name(thread.name.to_owned())
+            .spawn(move || thread.run())
+            .map_err(ServerError::Thread)?;
+    }
+    Ok(())
+}
+
 /// How many workers there may be. One more than connections where newcomers are
 /// turned away: somebody has to accept them for that.
 pub(crate) fn pool_bound(max_connections: usize, overload: Overload) -> usize {
@@ -280,6 +343,30 @@ pub struct Server {
 }
 
 impl Server {
+    /// A server for the policy that the listener was bound for (the own user alone, if
+    /// for none), with the default bounds.
+    ///
+    /// # Errors
+    /// Those of [`Builder::build`].
+    pub fn new(listener: Listener<Sealed>, service: impl Service) -> Result<Self, ServerError> {
+        Self::builder(listener, service).build()
+    }
+
+    /// Begins such a server.
+    pub fn builder(listener: Listener<Sealed>, service: impl Service) -> Builder {
+        let rules = Rules::of(&listener);
+        Builder::embedded(listener, service, rules)
+    }
+
+    /// Begins such a server with one of the built-in services.
+    pub fn builder_with_protocol(
+        listener: Listener<Sealed>,
+        protocol: Arc<dyn Protocol>,
+    ) -> Builder {
+        let rules = Rules::of(&listener);
+        Builder::new(listener, protocol, rules)
+    }
+
     /// Begins a server with one of the built-in services.
     pub fn with_protocol(
         listener: Listener<Sealed>,
@@ -296,11 +383,7 @@ impl Server {
         service: impl Service,
         rules: Rules,
     ) -> Builder {
-        let protocol = Arc::new(Blocking::new(service));
-        let mut builder = Builder::new(listener, protocol, rules);
-        builder.blocking = true;
-        builder.stack_size = EMBEDDED_STACK;
-        builder
+        Builder::embedded(listener, service, rules)
     }
 
     /// Stops the server, or changes it while it runs; from any thread.
@@ -314,6 +397,15 @@ impl Server {
     /// [`ServerError`] when it can't begin, or the listener breaks.
     pub fn run(self) -> Result<Outcome, ServerError> {
         self.run_with(&mut ())
+    }
+
+    /// Serves on a thread of its own, which supervises, and comes back at once.
+    ///
+    /// # Errors
+    /// If that thread can't be started. What [`run`](Self::run) would give comes from
+    /// [`Running::join`].
+    pub fn spawn(self) -> Result<Running, ServerError> {
+        Running::start(self)
     }
 
     /// As [`run`](Self::run), with an overseer on the supervising thread.

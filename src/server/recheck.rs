@@ -20,6 +20,9 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// How long to wait before the checker is asked again.
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(10);
 
+/// How often an answer is looked for that nobody tells of.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
 /// The repeated look at one process.
 pub(super) struct Recheck {
     due: Instant,
@@ -37,6 +40,14 @@ impl Recheck {
     /// When to call [`go_on`](Self::go_on) at the latest.
     pub(super) fn due(&self) -> Instant {
         self.due
+    }
+
+    /// When to look for an answer that nobody tells of; far off if none is awaited.
+    pub(super) fn next_look(&self) -> Instant {
+        match self.answer {
+            Some(_) => Instant::now() + BETWEEN_LOOKS,
+            None => self.due,
+        }
     }
 
     /// Whether an answer has come.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ids::Uid;
+use crate::listener::{Listener, Sealed};
 use crate::peer::{Inspector, Needs, PidfdSource, Pins};
 use crate::policy::{Authorized, Policy};
 use crate::service::Timeouts;
@@ -60,6 +62,20 @@ impl Rules {
             proof_timeout: Duration::from_secs(5),
             recheck_interval: Duration::from_secs(1),
             limits_need: Needs::NONE,
+        }
+    }
+
+    /// For the policy that a listener was bound for; the own user alone, if for none.
+    pub fn of(listener: &Listener<Sealed>) -> Self {
+        let Some(vetting) = listener.vetting() else {
+            let own_user = rustix::process::geteuid().as_raw();
+            let own_user = Uid::from_raw(own_user).unwrap_or(Uid::OVERFLOW);
+            return Self::new(Policy::new(Vec::new(), Vec::new(), own_user));
+        };
+        Self {
+            inspector: vetting.inspector.clone(),
+            pidfd_source: vetting.pidfd_source,
+            ..Self::new(vetting.policy.clone())
         }
     }
 

@@ -90,6 +90,20 @@ impl Shared {
         self.listener.accept()
     }
 
+    /// What every thread does first: the embedder's hook, then its walls.
+    ///
+    /// # Errors
+    /// If either fails; the thread must not serve.
+    pub(super) fn enter_role(&self) -> io::Result<()> {
+        (self.on_thread_start)()?;
+        match self.listener.walls() {
+            Some(walls) => walls
+                .enter_role(self.protocol.role())
+                .map_err(io::Error::other),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn listener_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }

@@ -128,6 +128,7 @@ impl<'a> Supervisor<'a> {
         sys::interrupt::prepare().map_err(ServerError::System)?;
         let started = self.start();
         let ready = started.and_then(|()| {
+            self.attest()?;
             self.overseer
                 .before_accept(&self.handle)
                 .map_err(ServerError::NotReady)
@@ -146,6 +147,21 @@ impl<'a> Supervisor<'a> {
             Some(error) => Err(ServerError::Listener(error)),
             None => Ok(outcome),
         }
+    }
+
+    /// Asks the kernel whether every thread stands behind its walls.
+    fn attest(&self) -> Result<(), ServerError> {
+        let Some(walls) = self.shared.listener.walls() else {
+            return Ok(());
+        };
+        let attested = walls
+            .attest()
+            .map_err(|error| ServerError::NotReady(io::Error::other(error)))?;
+        crate::info!(
+            "attested: {} threads stand behind their walls",
+            attested.threads.len()
+        );
+        Ok(())
     }
 
     /// Starts the first threads, which wait at the gate.
@@ -189,7 +205,7 @@ impl<'a> Supervisor<'a> {
         };
         let thread = builder.spawn(move || {
             let _leaving = Leaving(Arc::clone(&shared));
-            if shared.gate.enter(&shared.on_thread_start) {
+            if shared.gate.enter(&|| shared.enter_role()) {
                 body();
             }
         })?;

@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::attendance::Attendance;
 use super::examination::{Candidate, Verdict};
 use super::journal;
 use super::recheck::Recheck;
@@ -158,6 +159,9 @@ impl Visit {
                 subject,
                 ticket,
             } => {
+                if self.shared.protocol.runs_to_its_end() {
+                    Attendance::begin(&self.shared, &connection, now);
+                }
                 let session = match self.shared.protocol.open(&connection, self.waker.clone()) {
                     Ok(session) => session,
                     Err(error) => {

@@ -27,6 +27,10 @@ impl<S: Service> Protocol for Blocking<S> {
         true
     }
 
+    fn runs_to_its_end(&self) -> bool {
+        true
+    }
+
     fn open(&self, _connection: &Arc<Connection>, _waker: Option<Waker>) -> io::Result<Opened> {
         Ok(Box::new(BlockingSession {
             service: Arc::clone(&self.service),
@@ -40,8 +44,12 @@ struct BlockingSession<S> {
 
 impl<S: Service> Session for BlockingSession<S> {
     fn step(&mut self, connection: &Connection, _turn: &mut Turn<'_>) -> Next {
-        match self.service.serve(connection) {
+        let served = self.service.serve(connection);
+        connection.service_is_over();
+        match served {
             Ok(()) => Next::Close(CloseReason::Finished),
+            // The server ended it, and says why.
+            Err(_) if connection.forced().is_some() => Next::Close(CloseReason::Stopping),
             Err(error) => {
                 crate::limited!(notice, conn = connection.id(); "the service gave up: {error}");
                 Next::Close(connection.reason_for(&error))

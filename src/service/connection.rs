@@ -2,16 +2,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
+use super::stream::Attended;
 use super::{CloseReason, Timeouts};
-use crate::peer::Peer;
+use crate::listener::{Listener, Sealed};
+use crate::peer::{Credentials, Peer};
 use crate::policy::Authorized;
 
 /// What [`Connection::end_by_force`] stores when nobody forced an end.
@@ -30,6 +32,8 @@ pub struct Connection {
     received: AtomicU64,
     sent: AtomicU64,
     forced: AtomicU8,
+    /// What blocking services need besides; built-in ones do without.
+    pub(super) attended: OnceLock<Box<Attended>>,
 }
 
 /// What the driver knows of the socket.
@@ -40,6 +44,16 @@ pub(crate) struct Kind {
     /// The kernel can't refuse descriptors that the peer sends
     /// (`SO_PASSRIGHTS`, since 6.16): look for them at each receive.
     pub(crate) watch_descriptors: bool,
+}
+
+impl Kind {
+    /// What a listener accepts.
+    pub(crate) fn of(listener: &Listener<Sealed>) -> Self {
+        Self {
+            packets: listener.kind() == crate::listener::Kind::SeqPacket,
+            watch_descriptors: listener.lets_descriptors_in(),
+        }
+    }
 }
 
 impl Connection {
@@ -63,6 +77,7 @@ impl Connection {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             forced: AtomicU8::new(NOT_FORCED),
+            attended: OnceLock::new(),
         }
     }
 
@@ -74,6 +89,12 @@ impl Connection {
     /// Who is at the other end, as the kernel reported it at accept.
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// Process, user and group of the peer, as the kernel recorded them at connect;
+    /// [`Credentials::NONE`] for an internet peer.
+    pub fn credentials(&self) -> Credentials {
+        self.authorized.credentials()
     }
 
     /// Which rule admitted it.
@@ -273,51 +294,6 @@ impl Connection {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-/// Blocking use, for an embedder's service.
-impl io::Read for &Connection {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.recv(buffer, true)? {
-                Some(length) => return Ok(length),
-                None if self.forced().is_some() => return Ok(0),
-                None => wait_for(self.as_fd(), PollFlags::IN)?,
-            }
-        }
-    }
-}
-
-impl io::Write for &Connection {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let until = self.timeouts.write.map(|bound| Instant::now() + bound);
-        loop {
-            if let Some(length) = self.send(bytes)? {
-                return Ok(length);
-            }
-            if until.is_some_and(|until| Instant::now() >= until) {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            wait_until(self.as_fd(), PollFlags::OUT, until)?;
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn wait_for(fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
-    wait_until(fd, events, None)
-}
-
-fn wait_until(fd: BorrowedFd<'_>, events: PollFlags, until: Option<Instant>) -> io::Result<()> {
-    let timeout = until.map(|until| crate::sys::time::until(until, Instant::now()));
-    let mut fds = [PollFd::from_borrowed_fd(fd, events)];
-    match rustix::event::poll(&mut fds, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -20,6 +20,10 @@ const READS_PER_STEP: usize = 16;
 pub struct Echo;
 
 impl Protocol for Echo {
+    fn role(&self) -> crate::sandbox::Role {
+        crate::sandbox::Role::EchoWorker
+    }
+
     fn name(&self) -> &'static str {
         "echo"
     }

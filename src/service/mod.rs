@@ -21,6 +21,7 @@ mod echo;
 #[cfg(feature = "relay")]
 pub mod relay;
 mod session;
+mod stream;
 mod timeouts;
 
 pub(crate) use blocking::Blocking;
@@ -29,6 +30,7 @@ pub use connection::Connection;
 pub(crate) use connection::Kind;
 pub use echo::Echo;
 pub use session::{Interest, Next, Opened, Protocol, Ready, Session, Turn, Wait, Waker};
+pub(crate) use stream::Watch;
 pub use timeouts::Timeouts;
 
 use std::io;

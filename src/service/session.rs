@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{CloseReason, Connection};
+use crate::sandbox::Role;
 
 /// What a session waits for on one descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -163,9 +164,20 @@ pub trait Protocol: Send + Sync + 'static {
         false
     }
 
+    /// Whether a session's first step is its last, and waits by itself: an embedder's
+    /// blocking service.
+    fn runs_to_its_end(&self) -> bool {
+        false
+    }
+
     /// Whether the service asks for the proof of the process in its own protocol.
     fn proves_by_itself(&self) -> bool {
         false
+    }
+
+    /// Which walls a thread that serves it lives behind.
+    fn role(&self) -> Role {
+        Role::EmbeddedWorker
     }
 
     /// Opens a session. `waker` is given if [`needs_waker`](Self::needs_waker).

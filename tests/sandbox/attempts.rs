@@ -123,6 +123,7 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         // They write files; Landlock says which.
         &[
             (Role::Supervisor, Fate::Refused),
+            (Role::EmbeddedWorker, Fate::Refused),
             (Role::LogWriter, Fate::Refused),
             (Role::LogCompressor, Fate::Refused),
         ],

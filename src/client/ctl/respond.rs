@@ -66,7 +66,9 @@ pub fn respond(
     responder: &Responder,
 ) -> Result<(), ClientError> {
     client.serve(pattern)?;
-    let bell = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
+    let bell = Arc::new(
+        eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(io::Error::from)?,
+    );
     let (sender, receiver) = channel();
     let mut crew = Crew {
         responder,
@@ -166,7 +168,7 @@ impl Crew<'_> {
         }
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => (),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(io::Error::from(error).into()),
         }
         let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
         Ok(())

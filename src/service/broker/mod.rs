@@ -38,9 +38,14 @@ mod tree;
 
 pub use hub::{Broker, Stats};
 pub use limits::{Limits, Quota};
-pub use member::Identity;
-pub use outbox::Sink;
 pub use permit::{Permit, Permits};
-pub use port::{Batch, Ending, Outgoing, Port};
 pub use protocol::BrokerService;
 pub use rights::{Action, Rights};
+
+// The broker without a socket, for tests and fuzz targets: no part of the API.
+#[doc(hidden)]
+pub use member::Identity;
+#[doc(hidden)]
+pub use outbox::Sink;
+#[doc(hidden)]
+pub use port::{Batch, Ending, Outgoing, Port};

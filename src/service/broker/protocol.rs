@@ -43,6 +43,10 @@ impl BrokerService {
 }
 
 impl Protocol for BrokerService {
+    fn role(&self) -> crate::sandbox::Role {
+        crate::sandbox::Role::BrokerWorker
+    }
+
     fn name(&self) -> &'static str {
         "broker"
     }

@@ -215,6 +215,10 @@ impl Relay {
 }
 
 impl Protocol for Relay {
+    fn role(&self) -> crate::sandbox::Role {
+        crate::sandbox::Role::RelayWorker
+    }
+
     fn name(&self) -> &'static str {
         "relay"
     }

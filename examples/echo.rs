@@ -1,0 +1,19 @@
+//! Echo in ten lines: whoever runs it is served, and nobody else, behind all walls.
+//!
+//!     echo [SOCKET]
+
+use secure_socket::{Connection, Listener, Policy, Server, sandbox::Plan};
+use std::{error::Error, io};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let path = std::env::args().nth(1);
+    let path = path.unwrap_or_else(|| String::from("/run/echo/echo.sock"));
+    let policy = Policy::parse("uid:self")?;
+    let listener = Listener::builder(path)?
+        .policy(policy)
+        .bind()?
+        .enter(Plan::new())?;
+    let echo = |mut to: &Connection| io::copy(&mut { to }, &mut to).map(drop);
+    Server::new(listener, echo)?.run()?;
+    Ok(())
+}

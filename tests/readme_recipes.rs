@@ -204,3 +204,19 @@ fn dots_stand_for_any_text() {
     assert!(!is_as_shown("abx", "ab"));
     assert!(is_as_shown("", ""));
 }
+
+/// What the documents link to within the tree is there.
+#[test]
+fn links_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = fs::read_to_string(root.join(name)).unwrap();
+        let targets = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.starts_with("http")) {
+            assert!(root.join(target).exists(), "{name} links to {target}");
+        }
+    }
+}

@@ -7,8 +7,8 @@ use super::*;
 use crate::ids::{Gid, Uid};
 use crate::listener::Address;
 
-/// root 0, www-data 33, shop 1000 in groups 1000 and 27; groups of the same
-/// names, and wheel 27. `broken` can't be looked up.
+/// root 0, www-data 33, redis 106, shop 1000 in groups 1000 and 27; groups of the
+/// same names, and wheel 27. `broken` can't be looked up.
 struct TestAccounts;
 
 fn uid(number: u32) -> Uid {
@@ -24,6 +24,7 @@ impl Accounts for TestAccounts {
         match name {
             "root" => Ok(Some((uid(0), gid(0)))),
             "www-data" => Ok(Some((uid(33), gid(33)))),
+            "redis" => Ok(Some((uid(106), gid(106)))),
             "shop" => Ok(Some((uid(1000), gid(1000)))),
             "broken" => Err(io::ErrorKind::TimedOut.into()),
             _ => Ok(None),
@@ -34,6 +35,7 @@ impl Accounts for TestAccounts {
         Ok(match user.as_raw() {
             0 => Some(("root".to_owned(), gid(0))),
             33 => Some(("www-data".to_owned(), gid(33))),
+            106 => Some(("redis".to_owned(), gid(106))),
             1000 => Some(("shop".to_owned(), gid(1000))),
             _ => None,
         })
@@ -316,4 +318,15 @@ fn lists_are_lists() {
     ]);
     let rule = settings.peers.policy.allow_rules()[0].to_string();
     assert_eq!(rule, "uid:33|uid:1000,args:a\\, b");
+}
+
+#[test]
+fn the_example_of_the_manual_page_is_a_configuration() {
+    let page = manual::file_page();
+    let (_, example) = page.rsplit_once(".RS\n").unwrap();
+    let (example, _) = example.split_once(".RE\n").unwrap();
+    let text = example.replace("\\-", "-");
+    assert!(text.lines().count() > 5, "{text}");
+    let settings = parse_file("secure_socket.conf", text.as_bytes(), &ROOT);
+    assert!(settings.is_ok(), "{}", settings.unwrap_err());
 }

@@ -139,6 +139,31 @@ fn unsafe_stands_in_sys_alone() {
     }
 }
 
+/// The library for C is a crate of its own (`capi/`): what C hands in is looked at in
+/// two files, and the body of each function that C calls stands inside a net.
+#[test]
+fn the_library_for_c_is_unsafe_at_its_boundary_alone() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("capi/src");
+    let mut calls = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if !["lib.rs", "pointers.rs"].contains(&name) {
+            assert!(!text.contains("unsafe "), "{name}");
+        }
+        for call in text.split("#[unsafe(no_mangle)]").skip(1) {
+            let end = call.find("\n}").unwrap();
+            let body = &call[..end];
+            let is_constant = body.contains("fn ss_status_text");
+            let has_net = body.contains("guarded(") || body.contains("catch_unwind(");
+            assert!(has_net || is_constant, "{name}: {body}");
+            calls += 1;
+        }
+    }
+    assert!(calls > 8, "{calls} functions");
+}
+
 #[test]
 fn files_are_short() {
     for (path, text) in sources() {

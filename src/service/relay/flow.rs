@@ -2,7 +2,7 @@
 //!
 //! Talk is copied, one receive and one send for each message, through a buffer
 //! that the thread lends. Bulk is moved by `splice(2)` through a pipe. What the
-//! connection does decides: two full buffers in a row make it bulk, a few small
+//! connection does decides: two large reads in a row make it bulk, a few small
 //! moves make it talk again.
 //!
 //! Invariants: nothing is read while something is held, so a flow holds at most
@@ -25,8 +25,10 @@ use super::wire::{enlarge, is_at_end, receive, send, splice};
 /// Reads in one step, before others have their turn.
 const READS_PER_STEP: usize = 16;
 
-/// Full buffers in a row that make talk bulk.
-const FULL_READS: u8 = 2;
+/// Reads of so many bytes, so many in a row, make talk bulk. A Unix socket of the
+/// default size never has more than some 200 KiB to read.
+const LARGE_READ: usize = 48 << 10;
+const LARGE_READS: u8 = 2;
 
 /// A splice of fewer bytes is a sign of talk, so many in a row end bulk.
 const SMALL_MOVE: usize = 16 << 10;
@@ -137,8 +139,9 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// `ahead` goes to the sink before all else.
-    pub(super) fn new(shape: Shape, ahead: Vec<u8>) -> Self {
+    /// `ahead` goes to the sink before all else; `more` says whether the source is
+    /// tried before it was reported to be ready.
+    pub(super) fn new(shape: Shape, ahead: Vec<u8>, more: bool) -> Self {
         let held = (!ahead.is_empty()).then(|| Held {
             bytes: ahead.into_boxed_slice(),
             sent: 0,
@@ -154,7 +157,7 @@ impl Flow {
             source_ended: false,
             end_is_reset: false,
             done: false,
-            more: true,
+            more,
             blocked: false,
             bulk: false,
             streak: 0,
@@ -333,12 +336,12 @@ impl Flow {
         let full = !self.shape.packets && length == tools.scratch.len();
         // After a short read the source is empty: its next report will come.
         self.more = full;
-        self.streak = if full {
+        self.streak = if length >= LARGE_READ.min(tools.scratch.len()) {
             self.streak.saturating_add(1)
         } else {
             0
         };
-        if self.streak >= FULL_READS && self.splices {
+        if self.streak >= LARGE_READS && self.splices {
             self.bulk = true;
             self.streak = 0;
         }

@@ -77,8 +77,6 @@ pub(super) enum Outcome {
 /// Two sockets. Owns the upstream's; the client's belongs to its connection.
 pub(super) struct Joint {
     upstream: OwnedFd,
-    client_is_tcp: bool,
-    upstream_is_tcp: bool,
     /// From client to upstream.
     up: Flow,
     /// From upstream to client.
@@ -97,18 +95,16 @@ pub(super) struct Joint {
 impl Joint {
     /// `ahead` goes to the upstream before anything from the client.
     pub(super) fn new(
-        client: BorrowedFd<'_>,
         upstream: OwnedFd,
         shapes: (Shape, Shape),
         half_close: Option<Duration>,
         ahead: Vec<u8>,
     ) -> Self {
         Self {
-            client_is_tcp: is_tcp(client),
-            upstream_is_tcp: is_tcp(upstream.as_fd()),
             upstream,
-            up: Flow::new(shapes.0, ahead),
-            down: Flow::new(shapes.1, Vec::new()),
+            // Clients mostly speak first, and have by now.
+            up: Flow::new(shapes.0, ahead, true),
+            down: Flow::new(shapes.1, Vec::new(), false),
             half_close,
             half_closed_until: None,
             reset: None,
@@ -289,11 +285,11 @@ impl Joint {
             End::Finished | End::Vanished => true,
             // Closing a Unix socket with data unread is no wish to undo what was
             // sent on it, and a TCP reset would: see tcp(7) and unix(7).
-            End::Reset(Side::Client) => !self.client_is_tcp,
-            End::Reset(Side::Upstream) => !self.upstream_is_tcp,
+            End::Reset(Side::Client) => !is_tcp(client),
+            End::Reset(Side::Upstream) => !is_tcp(self.upstream.as_fd()),
             _ => false,
         };
-        if !self.over && self.client_is_tcp {
+        if !self.over {
             abort_on_close(client);
         }
         Outcome::Over(end)
@@ -302,7 +298,7 @@ impl Joint {
 
 impl Drop for Joint {
     fn drop(&mut self) {
-        if !self.over && self.upstream_is_tcp {
+        if !self.over {
             abort_on_close(self.upstream.as_fd());
         }
     }
@@ -331,6 +327,7 @@ fn is_reset(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// The close will send RST and drop what is on its way (socket(7), `SO_LINGER`).
+/// Means nothing to a Unix socket.
 fn abort_on_close(fd: BorrowedFd<'_>) {
     let _ = sockopt::set_socket_linger(fd, Some(Duration::ZERO));
 }

@@ -218,7 +218,7 @@ pub(super) const PLAIN: Shape = Shape {
 
 impl Bench {
     fn new(client: OwnedFd, upstream: OwnedFd, scratch: usize) -> Self {
-        let joint = Joint::new(client.as_fd(), upstream, (PLAIN, PLAIN), None, Vec::new());
+        let joint = Joint::new(upstream, (PLAIN, PLAIN), None, Vec::new());
         Self::of(client, joint, scratch)
     }
 

@@ -26,13 +26,7 @@ fn joined(shape: Shape, half_close: Option<Duration>) -> (UnixStream, UnixStream
         (near, OwnedFd::from(far))
     };
     let ((client, near), (server, far)) = (pair(), pair());
-    let joint = Joint::new(
-        near.as_fd(),
-        far,
-        (shape, shape),
-        half_close,
-        b"ahead ".to_vec(),
-    );
+    let joint = Joint::new(far, (shape, shape), half_close, b"ahead ".to_vec());
     (client, server, Bench::of(near, joint, 64 << 10))
 }
 
@@ -196,7 +190,7 @@ fn messages_stay_messages_and_empty_ones_too() {
         ..PLAIN
     };
     let ((client, near), (server, far)) = (packets(), packets());
-    let joint = Joint::new(near.as_fd(), far, (shape, shape), None, Vec::new());
+    let joint = Joint::new(far, (shape, shape), None, Vec::new());
     let mut bench = Bench::of(near, joint, 64 << 10);
     let sent: [&[u8]; 5] = [b"one", b"", b"", &[5; 64 << 10], b"last"];
     for message in sent {
@@ -221,7 +215,7 @@ fn a_message_that_is_larger_than_the_buffer_ends_the_connection() {
             ..PLAIN
         };
         let ((client, near), (_server, far)) = (packets(), packets());
-        let joint = Joint::new(near.as_fd(), far, (shape, shape), None, Vec::new());
+        let joint = Joint::new(far, (shape, shape), None, Vec::new());
         let mut bench = Bench::of(near, joint, 64 << 10);
         send(&client, &vec![1; length], SendFlags::empty()).unwrap();
         settle(&mut bench);

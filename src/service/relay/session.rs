@@ -338,7 +338,7 @@ impl RelaySession {
         };
         let ahead = std::mem::take(&mut self.ahead);
         let half_close = timeouts.half_close;
-        let joint = Joint::new(connection.as_fd(), socket, (up, down), half_close, ahead);
+        let joint = Joint::new(socket, (up, down), half_close, ahead);
         (Stage::Joined(Box::new(joint)), None)
     }
 

@@ -215,9 +215,9 @@ fn redis(socket: &Path, pipeline: usize, clients: usize, span: Duration) -> Vec<
     };
     // As many as take about that long on a machine of two cores.
     let rate = match (pipeline, clients) {
-        (1, 1) => 20_000.0,
-        (1, _) => 60_000.0,
-        _ => 400_000.0,
+        (1, 1) => 12_000.0,
+        (1, _) => 30_000.0,
+        _ => 200_000.0,
     };
     let count = (rate * span.as_secs_f64()) as usize;
     let output = Command::new(program)

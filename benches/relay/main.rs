@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench relay` measures `RELAY_BENCH_ROUNDS` rounds (5), each figure
 //! for `RELAY_BENCH_SECONDS` (0.5), one contestant right after the other, prints
-//! medians and spread and writes them to `RESULTS.md` in this folder.
+//! medians and spread and writes them to `RESULTS.md` in this folder. With
+//! `RELAY_BENCH_LIMIT=seconds` no round is begun that would take longer than that.
 //! `RELAY_BENCH_ONLY=name,name` takes a part of the contestants and
 //! `RELAY_BENCH_FIGURES=word,word` the figures whose titles have one of the words;
 //! then nothing is written. Client, relay and upstream share the machine.
@@ -59,7 +60,15 @@ fn main() {
         .filter(|figure| is_wanted("RELAY_BENCH_FIGURES", |one| figure.title().contains(one)))
         .collect();
     let mut table = Table::new(&contestants);
+    let limit = setting("RELAY_BENCH_LIMIT", 3600.0);
+    let begin = Instant::now();
+    let mut done = 0;
     for round in 0..rounds {
+        let each = begin.elapsed().as_secs_f64() / f64::from(done.max(1));
+        if done > 0 && begin.elapsed().as_secs_f64() + each > limit {
+            break;
+        }
+        done += 1;
         for figure in &figures {
             eprintln!("round {} of {rounds}: {}", round + 1, figure.title());
             for (place, contestant) in contestants.iter().enumerate() {
@@ -74,7 +83,7 @@ fn main() {
         && std::env::var_os("RELAY_BENCH_FIGURES").is_none();
     if all {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/relay/RESULTS.md");
-        std::fs::write(path, table.markdown(rounds, span)).unwrap();
+        std::fs::write(path, table.markdown(done, span)).unwrap();
     }
 }
 

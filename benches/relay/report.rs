@@ -80,7 +80,7 @@ impl Table {
         text
     }
 
-    pub fn markdown(&self, rounds: usize, span: Duration) -> String {
+    pub fn markdown(&self, rounds: u32, span: Duration) -> String {
         let mut text = format!(
             "# Figures of the relay\n\n\
              Made by `cargo bench --bench relay`: medians of {rounds} rounds of {} s for each \

@@ -15,6 +15,8 @@ pub struct Contestant {
     /// The same in front of Redis.
     pub redis: Option<PathBuf>,
     children: Vec<Running>,
+    /// KiB when it had served nobody yet.
+    pub fresh_kib: u64,
 }
 
 /// A process that is ended with this.
@@ -87,6 +89,7 @@ pub fn start(
             socket: echo.to_owned(),
             redis: redis.map(Path::to_owned),
             children: Vec::new(),
+            fresh_kib: 0,
         });
     }
     let place = dir.join(name.replace(' ', "-"));
@@ -97,12 +100,15 @@ pub fn start(
         children.push(child);
         socket
     });
-    Some(Contestant {
+    let mut contestant = Contestant {
         name,
         socket,
         redis,
         children,
-    })
+        fresh_kib: 0,
+    };
+    contestant.fresh_kib = contestant.resident_kib();
+    Some(contestant)
 }
 
 /// One process, in a directory of its own, and where it listens.

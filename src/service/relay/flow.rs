@@ -20,7 +20,7 @@ use rustix::net::Shutdown;
 
 use super::descriptors;
 use super::pipes::{Pipe, Pipes};
-use super::wire::{enlarge, is_at_end, receive, send, splice};
+use super::wire::{enlarge, is_at_end, receive, restore, send, splice};
 
 /// Reads in one step, before others have their turn.
 const READS_PER_STEP: usize = 16;
@@ -128,7 +128,8 @@ pub(super) struct Flow {
     blocked: bool,
     bulk: bool,
     streak: u8,
-    enlarged: bool,
+    /// The size of the sink's send buffer before bulk began.
+    enlarged: Option<usize>,
     stalled_at: Option<Instant>,
     since_stall: usize,
     /// Something was read or written since [`Flow::has_moved`].
@@ -161,7 +162,7 @@ impl Flow {
             blocked: false,
             bulk: false,
             streak: 0,
-            enlarged: false,
+            enlarged: None,
             stalled_at: None,
             since_stall: 0,
             moved: false,
@@ -281,20 +282,18 @@ impl Flow {
             self.streak = 0;
         }
         if self.bulk {
-            self.splice_in(source, sink)
-        } else {
-            self.copy(source, sink, tools)
+            return self.splice_in(source);
         }
+        if let Some(before) = self.enlarged.take() {
+            restore(sink, before);
+        }
+        self.copy(source, sink, tools)
     }
 
-    fn splice_in(&mut self, source: BorrowedFd<'_>, sink: BorrowedFd<'_>) -> Result<(), Fault> {
+    fn splice_in(&mut self, source: BorrowedFd<'_>) -> Result<(), Fault> {
         let Some(pipe) = &self.pipe else {
             return Ok(());
         };
-        if !self.enlarged {
-            self.enlarged = true;
-            enlarge(sink);
-        }
         let moved = match splice(source, &pipe.write, pipe.capacity) {
             Ok(moved) => moved,
             Err(Errno::AGAIN) => {
@@ -344,6 +343,7 @@ impl Flow {
         if self.streak >= LARGE_READS && self.splices {
             self.bulk = true;
             self.streak = 0;
+            self.enlarged = enlarge(sink);
         }
         let sent = match send(sink, bytes, &with) {
             Ok(sent) => sent,

@@ -80,10 +80,21 @@ pub(super) fn is_at_end(source: BorrowedFd<'_>, packets: bool) -> bool {
 }
 
 /// Gives a Unix sink room for more than the default 208 KiB in flight: fewer
-/// changes of thread. The kernel cuts it to `wmem_max`.
-pub(super) fn enlarge(sink: BorrowedFd<'_>) {
+/// changes of thread. The kernel cuts it to `wmem_max`. The size before, to be given
+/// to [`restore`]; `None` where nothing was changed.
+pub(super) fn enlarge(sink: BorrowedFd<'_>) -> Option<usize> {
     use rustix::net::{AddressFamily, sockopt};
-    if sockopt::socket_domain(sink).is_ok_and(|domain| domain == AddressFamily::UNIX) {
-        let _ = sockopt::set_socket_send_buffer_size(sink, SEND_BUFFER);
+    let domain = sockopt::socket_domain(sink).ok()?;
+    let before = sockopt::socket_send_buffer_size(sink).ok()?;
+    // It reports twice what it was asked for (socket(7)).
+    if domain != AddressFamily::UNIX || before >= SEND_BUFFER.saturating_mul(2) {
+        return None;
     }
+    sockopt::set_socket_send_buffer_size(sink, SEND_BUFFER).ok()?;
+    Some(before)
+}
+
+/// Undoes [`enlarge`]: what is in flight stays there.
+pub(super) fn restore(sink: BorrowedFd<'_>, before: usize) {
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(sink, before / 2);
 }

@@ -190,10 +190,11 @@ fn postgres_sees_the_peer_and_lets_nobody_else_in() {
         let host = host.to_str().unwrap();
         let common = ["-h", host, "-p", PORT, "postgres"];
         client("pgbench", &[&["-i", "-q"], &common[..]].concat());
-        let run = client(
-            "pgbench",
-            &[&["-c", "100", "-j", "2", "-T", "3", "-S"], &common[..]].concat(),
-        );
+        let each = amount(20, 500).to_string();
+        let load = ["-c", "100", "-j", "2", "-S", "-t", &each];
+        let run = client("pgbench", &[&load[..], &common[..]].concat());
+        let all = 100 * amount(20, 500);
+        assert!(run.contains(&format!("processed: {all}/{all}")), "{run}");
         assert!(run.contains("number of failed transactions: 0"), "{run}");
         eprintln!("{threads}: {}", run.lines().last().unwrap_or_default());
         drop(relay);

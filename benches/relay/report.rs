@@ -23,8 +23,10 @@ struct Row {
 fn summary(values: &[f64]) -> Option<[f64; 3]> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let median = sorted.get(sorted.len() / 2)?;
-    Some([*median, *sorted.first()?, *sorted.last()?])
+    let (low, high) = (*sorted.first()?, *sorted.last()?);
+    let upper = *sorted.get(sorted.len() / 2)?;
+    let lower = *sorted.get((sorted.len() - 1) / 2)?;
+    Some([f64::midpoint(lower, upper), low, high])
 }
 
 /// Three digits that count, and no more.

@@ -4,7 +4,8 @@
 //! adds its own; the kernel takes the strictest answer of all. A filter of its
 //! own answers clone3 with ENOSYS, since the flags of a new thread can only be
 //! read in those of clone; another answers openat with EACCES in threads that
-//! need no file, since free(3) of glibc opens one.
+//! need no file, since free(3) of glibc opens one. The resolver's answers EPERM
+//! for all that it doesn't list, whatever the action: see its purpose.
 
 use seccompiler::sock_filter;
 

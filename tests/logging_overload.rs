@@ -237,6 +237,12 @@ fn limited_lines_are_summarised() {
         limited!(notice, conn = 3; "denied {number}");
     }
     std::thread::sleep(Duration::from_millis(1600));
+    let place = |number: u32| limited!(notice, "other {number}");
+    guard.logger().set_rate(Some(3));
+    (0..100).for_each(place);
+    std::thread::sleep(Duration::from_millis(1100));
+    guard.logger().set_rate(None);
+    (100..200).for_each(place);
     drop(guard);
     let lines = all_lines(&path);
     assert_eq!(
@@ -246,9 +252,11 @@ fn limited_lines_are_summarised() {
             .count(),
         10
     );
-    let last = lines.last().unwrap();
-    assert!(
-        last.contains("NOTICE 90 more lines like this suppressed"),
-        "{lines:?}"
-    );
+    let others: Vec<_> = lines.iter().filter(|l| l.contains(" other ")).collect();
+    assert_eq!(others.len(), 103);
+    let summaries = lines.iter().filter_map(|line| {
+        let (before, _) = line.split_once(" more lines like this suppressed")?;
+        before.rsplit(' ').next()
+    });
+    assert_eq!(summaries.collect::<Vec<_>>(), ["90", "97"], "{lines:?}");
 }

@@ -123,6 +123,7 @@ impl<'a> Warden<'a> {
                 let logger = &self.means.logger;
                 logger.set_verbosity(settings.logs.verbosity);
                 logger.set_verbosity_for(settings.logs.verbosity_for.clone());
+                logger.set_rate(settings.logs.rate);
                 self.means.records.reloaded(&settings, closed, metrics);
                 self.settings = *settings;
                 crate::notice!(

@@ -53,7 +53,8 @@ pub(super) fn logger(settings: &Settings) -> Result<Logger, Fault> {
         .overflow(match logs.overflow {
             LogOverflow::Drop => logging::Overflow::Drop,
             LogOverflow::Block => logging::Overflow::Block,
-        });
+        })
+        .rate(logs.rate);
     for (module, verbosity) in &logs.verbosity_for {
         builder = builder.verbosity_for(module.clone(), *verbosity);
     }

@@ -17,7 +17,7 @@ use super::sink::stream::{Stream, is_journal, wants_colour};
 use super::sink::{Counters, Sink};
 use super::site::Site;
 use super::writer::{Outlet, Writer};
-use super::{LoggingError, Verbosity};
+use super::{LINES_PER_SECOND, LoggingError, Verbosity};
 use crate::sys::fork;
 use std::io::{self, IsTerminal};
 use std::sync::atomic::AtomicU8;
@@ -80,6 +80,7 @@ pub struct Builder {
     format: Format,
     queue_lines: usize,
     overflow: Overflow,
+    rate: Option<u32>,
     app_name: String,
     targets: Vec<Target>,
 }
@@ -100,6 +101,7 @@ impl Builder {
             format: Format::Text,
             queue_lines: 8192,
             overflow: Overflow::Drop,
+            rate: Some(LINES_PER_SECOND),
             app_name: "secure_socket".into(),
             targets: Vec::new(),
         }
@@ -140,6 +142,14 @@ impl Builder {
     #[must_use]
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
+        self
+    }
+
+    /// How many lines a second each `limited!` may write, once the logger is
+    /// installed; `None` for any number. The rest are counted and summed up.
+    #[must_use]
+    pub fn rate(mut self, lines_per_second: Option<u32>) -> Self {
+        self.rate = lines_per_second;
         self
     }
 
@@ -195,6 +205,7 @@ impl Builder {
         let _ = shared_later.set(Arc::downgrade(&shared));
         Ok(Logger::new(
             shared,
+            self.rate,
             parts.compressors,
             parts.paths,
             parts.addresses,

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-/// How many lines a second one call site may log.
-pub const LINES_PER_SECOND: u64 = 10;
+/// How many lines a second one call site may log, unless the logger says
+/// otherwise: see [`Builder::rate`](super::Builder::rate).
+pub const LINES_PER_SECOND: u32 = 10;
 
 /// Milliseconds for which a site's count holds.
 const WINDOW_MS: u64 = 1000;
@@ -24,6 +25,18 @@ pub struct RateLimited {
     lines: AtomicU64,
     suppressed: AtomicU64,
     listed: AtomicBool,
+}
+
+/// The bound in force, for all sites of the program.
+static RATE: AtomicU64 = AtomicU64::new(LINES_PER_SECOND as u64);
+
+/// Puts a bound in force; `None` for none.
+#[cfg(feature = "logging")]
+pub(super) fn set_rate(lines_per_second: Option<u32>) {
+    RATE.store(
+        lines_per_second.map_or(u64::MAX, u64::from),
+        Ordering::Relaxed,
+    );
 }
 
 /// The sites that have suppressed lines since their last summary.
@@ -53,7 +66,7 @@ impl RateLimited {
     pub fn admits(&'static self) -> bool {
         let now_ms = now_ms();
         self.summarise_at(now_ms);
-        if self.lines.fetch_add(1, Ordering::Relaxed) < LINES_PER_SECOND {
+        if self.lines.fetch_add(1, Ordering::Relaxed) < RATE.load(Ordering::Relaxed) {
             return true;
         }
         self.suppressed.fetch_add(1, Ordering::Relaxed);

@@ -70,6 +70,7 @@ pub struct Logger(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
+    rate: Option<u32>,
     compressors: Mutex<Vec<(Compressor, Handle)>>,
     paths: Vec<NeededPath>,
     addresses: Vec<RemoteAddress>,
@@ -86,6 +87,7 @@ impl std::fmt::Debug for Logger {
 impl Logger {
     pub(super) fn new(
         shared: Arc<Shared>,
+        rate: Option<u32>,
         compressors: Vec<(Compressor, Handle)>,
         paths: Vec<NeededPath>,
         addresses: Vec<RemoteAddress>,
@@ -93,6 +95,7 @@ impl Logger {
         let compressors = Mutex::new(compressors);
         Self(Arc::new(Inner {
             shared,
+            rate,
             compressors,
             paths,
             addresses,
@@ -112,6 +115,7 @@ impl Logger {
     pub fn install(&self) -> Result<(), LoggingError> {
         log::set_boxed_logger(self.as_log()).map_err(|_| LoggingError::Installed)?;
         self.0.shared.set_installed();
+        limited::set_rate(self.0.rate);
         Ok(())
     }
 
@@ -215,6 +219,12 @@ impl Logger {
     /// Changes which severities are logged of which modules.
     pub fn set_verbosity_for(&self, modules: Vec<(String, Verbosity)>) {
         self.0.shared.set_scopes(modules);
+    }
+
+    /// Changes how many lines a second each `limited!` of the program may
+    /// write; `None` for any number.
+    pub fn set_rate(&self, lines_per_second: Option<u32>) {
+        limited::set_rate(lines_per_second);
     }
 
     /// What was counted until now. Not a point in time: counters go on.

@@ -84,7 +84,7 @@ fn setup(overflow: Overflow, write_takes: Duration, stalled: bool) -> Setup {
     );
     let (queue, states) = (Queue::new(8192), vec![state]);
     let shared = Shared::new(queue, overflow, Verbosity::ALL, Vec::new(), states, writer);
-    let logger = Logger::new(Arc::new(shared), Vec::new(), Vec::new(), Vec::new());
+    let logger = Logger::new(Arc::new(shared), None, Vec::new(), Vec::new(), Vec::new());
     Setup {
         logger,
         stalled,

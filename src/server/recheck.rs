@@ -90,8 +90,8 @@ impl Recheck {
             // A busy checker has seen nothing wrong; it is asked again.
             Err(DenialReason::CheckerBusy) => None,
             Err(reason) => {
-                crate::notice!(
-                    conn = connection.id();
+                crate::limited!(
+                    notice, conn = connection.id();
                     "the process is no longer what was admitted {} reason={reason}",
                     connection.authorized().facts()
                 );

@@ -134,7 +134,10 @@ impl Visit {
         let stepped = catch_unwind(AssertUnwindSafe(|| self.step_candidate(now, buffer)));
         stepped.unwrap_or_else(|payload| {
             let what = panic_text(payload.as_ref());
-            crate::error!(conn = id; "its examination panicked, the connection is closed: {what}");
+            crate::limited!(
+                error, conn = id;
+                "its examination panicked, the connection is closed: {what}"
+            );
             if let Some(connection) = self.shared.registry.remove(id) {
                 self.shared
                     .closed(&connection, CloseReason::ServicePanicked);
@@ -229,8 +232,8 @@ impl Visit {
             Ok(next) => next,
             Err(payload) => {
                 let what = panic_text(payload.as_ref());
-                crate::error!(
-                    conn = serving.connection.id();
+                crate::limited!(
+                    error, conn = serving.connection.id();
                     "the service panicked, its connection is closed: {what}"
                 );
                 return Pace::Over(CloseReason::ServicePanicked);
@@ -366,7 +369,10 @@ impl Visit {
         // The session first: it may hold what refers to the connection.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(session))) {
             let what = panic_text(payload.as_ref());
-            crate::error!(conn = connection.id(); "the service panicked at the end: {what}");
+            crate::limited!(
+                error, conn = connection.id();
+                "the service panicked at the end: {what}"
+            );
         }
         self.shared.registry.remove(connection.id());
         self.shared.closed(&connection, reason);

@@ -51,6 +51,7 @@ pub(crate) static KEYS: &[Key] = &[
         .help("With that queue full: `drop` counts and reports what it dropped, `block` waits.")
         .example("block"),
     Key::new("log_rate", number(0, 1_000_000), Preset::Value("10"))
+        .live()
         .help("How many lines a second one place in the code may write about what peers cause; the rest are counted and summed up. 0: no such limit.")
         .example("100"),
 ];

@@ -132,7 +132,10 @@ impl Proving {
                 Ok(Progress::Pending) => (),
                 Ok(Progress::Proved) => return self.look_again(connection, waker, until),
                 Err(failure) => {
-                    crate::notice!(conn = connection.id(); "no proof of the process: {failure}");
+                    crate::limited!(
+                        notice, conn = connection.id();
+                        "no proof of the process: {failure}"
+                    );
                     return Proved::No(CloseReason::ProofFailed);
                 }
             }
@@ -192,8 +195,8 @@ impl Proving {
         let mut facts = Facts::of(Fact::Unasked);
         facts.absorb(process);
         if let Err(reason) = connection.authorized().still_holds(&facts) {
-            crate::notice!(
-                conn = connection.id();
+            crate::limited!(
+                notice, conn = connection.id();
                 "the process is no longer what was admitted: {reason}"
             );
             return Proved::No(CloseReason::ProofFailed);

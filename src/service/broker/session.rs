@@ -224,7 +224,7 @@ impl BrokerSession {
                 Ok(Received::TooLarge(header)) => batch.too_large(&header),
                 Ok(Received::Greeting(_)) => (),
                 Err(error) => {
-                    crate::notice!(conn = id; "the peer breaks the protocol: {error}");
+                    crate::limited!(notice, conn = id; "the peer breaks the protocol: {error}");
                     batch.violation(&error);
                     break;
                 }

@@ -1,360 +1,312 @@
 //! One line on its way from the call to the writer: when, where, how severe,
-//! and the message as it was given.
+//! and the message as it was given. And its form in the ring.
 //!
-//! A message of usual length is formatted on the caller's stack and moves
-//! through the queue by value, so that neither a thread's buffer nor the
-//! allocator is in the way: a call inside a Display, or in a signal handler,
-//! needs nothing that the interrupted call holds. Longer ones take a String
-//! from a pool. A message is cut at [`MAX_MESSAGE`].
+//! The ring takes a copy: a line borrows its message from the caller's stack on
+//! one side, from the writer's buffer on the other. A place in the source
+//! travels as the number of its call site; a line of the `log` crate, and one of
+//! a program with more call sites than are numbered, carries file and module.
 
-use super::site::Context;
+use super::message::floor_boundary;
+use super::ring::{halves, joined};
+use super::site::{self, Site};
 use super::{Severity, escape};
-use crossbeam::queue::ArrayQueue;
-use std::any::Any;
-use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Bytes of a message that travel inside the line. With the rest it makes a
-/// slot of the queue 256 bytes.
-const INLINE: usize = 190;
-
-/// Bytes of the longest message; the rest of a longer one is counted.
-pub(super) const MAX_MESSAGE: usize = 128 * 1024;
+pub(super) use crate::sys::time::realtime_micros as now_micros;
 
 /// No sink-independent verbosity holds for the line's module.
 pub(super) const NO_SCOPE: u8 = u8::MAX;
 
+/// Bytes of a file's or a module's name that travel.
+const LONGEST_NAME: usize = 1024;
+
+/// Only printable ASCII without backslash: needs no escape in a text.
+const PLAIN: u8 = 1;
+/// The line is about a connection.
+const HAS_CONN: u8 = 2;
+/// The place travels in words.
+const NAMED: u8 = 4;
+
 /// Where a line was logged.
-#[derive(Clone, Copy)]
-pub(super) enum Origin {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin<'a> {
     /// By one of our macros.
-    Site(Context),
-    /// By a macro of the `log` crate.
-    Foreign {
-        file: &'static str,
+    Site(&'static Site),
+    /// By a macro of the `log` crate: names that the compiler wrote.
+    Named {
+        file: &'a str,
         line: u32,
-        module: &'static str,
+        module: &'a str,
     },
 }
 
-/// The message: at home in the line, or on the heap.
-enum Text {
-    Inline { bytes: [u8; INLINE], length: u8 },
-    Heap(String),
-}
-
 /// One line, not yet rendered.
-pub(super) struct Line {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'a> {
     pub(super) micros: u64,
-    origin: Origin,
     pub(super) severity: Severity,
     /// The verbosity of the line's module, as a threshold, or `NO_SCOPE`.
     pub(super) scope: u8,
-    /// Only printable ASCII without backslash: needs no escape in a text.
     pub(super) plain: bool,
-    text: Text,
+    /// Number of the connection that the line is about.
+    pub(super) conn: Option<u64>,
+    pub(super) origin: Origin<'a>,
+    /// UTF-8.
+    pub(super) message: &'a [u8],
 }
 
-/// Strings that have served and will serve again.
-pub(super) struct Pool(ArrayQueue<String>);
+/// A line's form in the ring: a tag, fields, texts.
+pub(super) struct Packed<'a> {
+    pub(super) tag: u32,
+    fields: [u64; 4],
+    count: usize,
+    pub(super) texts: [&'a [u8]; 3],
+}
 
-impl Pool {
-    /// Strings that are kept.
-    const STRINGS: usize = 256;
-    /// Bytes of the longest that is kept.
-    const LONGEST: usize = 4096;
-
-    pub(super) fn new() -> Self {
-        Self(ArrayQueue::new(Self::STRINGS))
+impl Packed<'_> {
+    pub(super) fn fields(&self) -> &[u64] {
+        self.fields.get(..self.count).unwrap_or(&self.fields)
     }
 
-    fn take(&self) -> String {
-        self.0
-            .pop()
-            .unwrap_or_else(|| String::with_capacity(4 * INLINE))
-    }
-
-    fn put_back(&self, mut string: String) {
-        if string.capacity() <= Self::LONGEST {
-            string.clear();
-            let _ = self.0.push(string);
+    fn add(&mut self, field: u64) {
+        if let Some(place) = self.fields.get_mut(self.count) {
+            *place = field;
+            self.count += 1;
         }
     }
 }
 
-impl Line {
-    /// A line without a message.
+impl<'a> Line<'a> {
+    /// A line of now.
     #[inline]
-    pub(super) fn new(severity: Severity, scope: u8, origin: Origin) -> Self {
-        let text = Text::Inline {
-            bytes: [0; INLINE],
-            length: 0,
-        };
+    pub(super) fn new(
+        severity: Severity,
+        scope: u8,
+        conn: Option<u64>,
+        origin: Origin<'a>,
+        message: &'a [u8],
+    ) -> Self {
         Self {
-            micros: 0,
-            origin,
+            micros: now_micros(),
             severity,
             scope,
-            plain: true,
-            text,
+            plain: escape::is_plain(message),
+            conn,
+            origin,
+            message,
         }
     }
 
-    /// Formats the message, in place. A panic in a Display leaves what there
-    /// is, which the caller may still log, and is given back to go on.
     #[inline]
-    pub(super) fn format(
-        &mut self,
-        message: fmt::Arguments<'_>,
-        pool: &Pool,
-    ) -> Result<(), Box<dyn Any + Send>> {
-        let mut draft = Draft {
-            text: &mut self.text,
-            pool,
-            cut: 0,
+    pub(super) fn pack(&self) -> Packed<'a> {
+        let mut flags = u8::from(self.plain) * PLAIN;
+        let length = u32::try_from(self.message.len()).unwrap_or(u32::MAX);
+        let number = match self.origin {
+            Origin::Site(site) => site.number(),
+            Origin::Named { .. } => None,
         };
-        let formatted = match message.as_str() {
-            Some(text) => Ok(fmt::Write::write_str(&mut draft, text)),
-            None => catch_unwind(AssertUnwindSafe(|| fmt::write(&mut draft, message))),
+        let mut packed = Packed {
+            tag: 0,
+            fields: [self.micros, 0, 0, 0],
+            count: 1,
+            texts: [self.message, &[], &[]],
         };
-        if !matches!(formatted, Ok(Ok(()))) || draft.cut > 0 {
-            draft.explain(&formatted);
+        match number {
+            Some(number) => packed.add(joined(number, length)),
+            None => {
+                flags |= NAMED;
+                let (file, module) = (cut(self.file()), cut(self.module()));
+                packed.add(joined(self.file_line(), length));
+                packed.add(joined(byte_count(file), byte_count(module)));
+                packed.texts = [self.message, file.as_bytes(), module.as_bytes()];
+            }
         }
-        self.plain = escape::is_plain(self.text.bytes());
-        self.micros = now_micros();
-        formatted.map(|_| ())
+        if let Some(conn) = self.conn {
+            flags |= HAS_CONN;
+            packed.add(conn);
+        }
+        packed.tag = u32::from_le_bytes([self.severity.number(), self.scope, flags, 0]);
+        packed
     }
 
-    /// The message's bytes, which are UTF-8.
-    pub(super) fn message(&self) -> &[u8] {
-        self.text.bytes()
+    /// The inverse of `pack`. `None` for what no `pack` has made.
+    #[inline]
+    pub(super) fn unpack(tag: u32, mut body: &'a [u8]) -> Option<Self> {
+        let [severity, scope, flags, _] = tag.to_le_bytes();
+        let micros = take_field(&mut body)?;
+        let (number, length) = halves(take_field(&mut body)?);
+        let names = match flags & NAMED {
+            0 => None,
+            _ => Some(halves(take_field(&mut body)?)),
+        };
+        let conn = match flags & HAS_CONN {
+            0 => None,
+            _ => Some(take_field(&mut body)?),
+        };
+        let message = take_text(&mut body, length)?;
+        let origin = match names {
+            None => Origin::Site(site::numbered(number)?),
+            Some((file, module)) => Origin::Named {
+                file: std::str::from_utf8(take_text(&mut body, file)?).ok()?,
+                line: number,
+                module: std::str::from_utf8(take_text(&mut body, module)?).ok()?,
+            },
+        };
+        Some(Self {
+            micros,
+            severity: Severity::from_number(severity)?,
+            scope,
+            plain: flags & PLAIN != 0,
+            conn,
+            origin,
+            message,
+        })
     }
 
     /// Source file, or nothing if it isn't known.
-    pub(super) fn file(&self) -> &'static str {
+    pub(super) fn file(&self) -> &'a str {
         match self.origin {
-            Origin::Site(context) => context.site.file(),
-            Origin::Foreign { file, .. } => file,
+            Origin::Site(site) => site.file(),
+            Origin::Named { file, .. } => file,
         }
     }
 
     /// Line in the source file.
     pub(super) fn file_line(&self) -> u32 {
         match self.origin {
-            Origin::Site(context) => context.site.line(),
-            Origin::Foreign { line, .. } => line,
+            Origin::Site(site) => site.line(),
+            Origin::Named { line, .. } => line,
         }
     }
 
     /// Path of the module, or nothing if it isn't known.
-    pub(super) fn module(&self) -> &'static str {
+    pub(super) fn module(&self) -> &'a str {
         match self.origin {
-            Origin::Site(context) => context.site.module(),
-            Origin::Foreign { module, .. } => module,
+            Origin::Site(site) => site.module(),
+            Origin::Named { module, .. } => module,
         }
     }
 
     /// ` (FILE:LINE FUNCTION)`, if one of our macros made the line.
     #[inline]
-    pub(super) fn place(&self) -> &str {
-        match &self.origin {
-            Origin::Site(context) => context.site.place(),
-            Origin::Foreign { .. } => "",
+    pub(super) fn place(&self) -> &'a str {
+        match self.origin {
+            Origin::Site(site) => site.place(),
+            Origin::Named { .. } => "",
         }
     }
 
     /// Name of the function, or nothing if it isn't known.
     pub(super) fn function(&self) -> &'static str {
         match self.origin {
-            Origin::Site(context) => context.site.function(),
-            Origin::Foreign { .. } => "",
-        }
-    }
-
-    /// Number of the connection that the line is about.
-    pub(super) fn conn(&self) -> Option<u64> {
-        match self.origin {
-            Origin::Site(context) => context.conn,
-            Origin::Foreign { .. } => None,
-        }
-    }
-
-    /// Bytes that the line holds on the heap.
-    pub(super) fn heap_bytes(&self) -> usize {
-        match &self.text {
-            Text::Inline { .. } => 0,
-            Text::Heap(string) => string.capacity(),
-        }
-    }
-
-    /// Gives the line's String back.
-    pub(super) fn recycle(self, pool: &Pool) {
-        if let Text::Heap(string) = self.text {
-            pool.put_back(string);
+            Origin::Site(site) => site.function(),
+            Origin::Named { .. } => "",
         }
     }
 }
 
-impl Text {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Inline { bytes, length } => bytes.get(..usize::from(*length)).unwrap_or(bytes),
-            Self::Heap(string) => string.as_bytes(),
-        }
-    }
+fn byte_count(text: &str) -> u32 {
+    u32::try_from(text.len()).unwrap_or(u32::MAX)
 }
 
-/// A message while it is formatted.
-struct Draft<'a> {
-    text: &'a mut Text,
-    pool: &'a Pool,
-    /// Bytes beyond the longest message.
-    cut: usize,
+/// The longest start of a name that travels.
+fn cut(name: &str) -> &str {
+    name.get(..floor_boundary(name, LONGEST_NAME))
+        .unwrap_or_default()
 }
 
-impl Draft<'_> {
-    /// Says at the end of a message why it isn't whole.
-    #[cold]
-    fn explain(&mut self, formatted: &Result<fmt::Result, Box<dyn Any + Send>>) {
-        match formatted {
-            Ok(Ok(())) => {}
-            Ok(Err(fmt::Error)) => self.append(" (a part of this message could not be formatted)"),
-            Err(_) => self.append(" (the rest of this message panicked)"),
-        }
-        if self.cut > 0 {
-            let note = format!(" (cut: {} bytes more)", self.cut);
-            self.append(&note);
-        }
-    }
-
-    #[inline]
-    fn push(&mut self, piece: &str) {
-        let length = self.text.bytes().len();
-        let room = MAX_MESSAGE.saturating_sub(length);
-        if self.cut == 0 && piece.len() <= room {
-            self.append(piece);
-            return;
-        }
-        let mut end = if self.cut == 0 { room } else { 0 };
-        while !piece.is_char_boundary(end) {
-            end -= 1;
-        }
-        let (kept, rest) = piece.split_at(end);
-        self.cut += rest.len();
-        self.append(kept);
-    }
-
-    fn append(&mut self, piece: &str) {
-        let spilled = match &mut *self.text {
-            Text::Heap(string) => return string.push_str(piece),
-            Text::Inline { bytes, length } => {
-                let start = usize::from(*length);
-                let end = start + piece.len();
-                match (bytes.get_mut(start..end), u8::try_from(end)) {
-                    (Some(room), Ok(end)) => {
-                        room.copy_from_slice(piece.as_bytes());
-                        *length = end;
-                        return;
-                    }
-                    _ => {
-                        let mut string = self.pool.take();
-                        let held = bytes.get(..start).unwrap_or_default();
-                        string.push_str(std::str::from_utf8(held).unwrap_or_default());
-                        string.push_str(piece);
-                        string
-                    }
-                }
-            }
-        };
-        *self.text = Text::Heap(spilled);
-    }
+fn take_field(body: &mut &[u8]) -> Option<u64> {
+    let (field, rest) = body.split_first_chunk()?;
+    *body = rest;
+    Some(u64::from_le_bytes(*field))
 }
 
-impl fmt::Write for Draft<'_> {
-    #[inline]
-    fn write_str(&mut self, piece: &str) -> fmt::Result {
-        self.push(piece);
-        Ok(())
-    }
-}
-
-/// Microseconds since 1970, 0 for a clock that is set before.
-pub(super) fn now_micros() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    since
-        .as_secs()
-        .saturating_mul(1_000_000)
-        .saturating_add(u64::from(since.subsec_micros()))
+/// A text, which is filled up to a word.
+fn take_text<'a>(body: &mut &'a [u8], length: u32) -> Option<&'a [u8]> {
+    let length = usize::try_from(length).ok()?;
+    let (filled, rest) = body.split_at_checked(length.checked_next_multiple_of(8)?)?;
+    *body = rest;
+    filled.get(..length)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::message;
+    use super::super::ring::{Ring, Share};
     use super::*;
 
-    const FOREIGN: Origin = Origin::Foreign {
-        file: "",
-        line: 0,
-        module: "",
-    };
+    fn here() {}
+    static SITE: Site = crate::__log_site!(Wire, here);
 
-    fn format(message: fmt::Arguments<'_>) -> Line {
-        let mut line = Line::new(Severity::Info, NO_SCOPE, FOREIGN);
-        line.format(message, &Pool::new()).unwrap();
-        line
+    #[track_caller]
+    fn check(line: Line<'_>) {
+        let ring = Ring::new(1 << 16);
+        let share = Share {
+            records: 1,
+            words: ring.capacity(),
+        };
+        let packed = line.pack();
+        assert!(ring.append(share, packed.tag, packed.fields(), &packed.texts));
+        let mut times = 0;
+        ring.take(9, &mut Vec::new(), |tag, body| {
+            let back = Line::unpack(tag, body).unwrap();
+            assert_eq!(format!("{back:?}"), format!("{line:?}"));
+            times += 1;
+        });
+        assert_eq!(times, 1);
     }
 
     #[test]
-    fn a_slot_of_the_queue_is_256_bytes() {
-        assert_eq!(size_of::<Line>(), 248);
-    }
-
-    #[test]
-    fn a_message_of_any_length_is_kept_up_to_the_longest() {
-        for length in [
-            0,
-            1,
-            INLINE - 1,
-            INLINE,
-            INLINE + 1,
-            MAX_MESSAGE - 1,
-            MAX_MESSAGE,
-        ] {
-            let text = "x".repeat(length);
-            assert_eq!(format(format_args!("{text}")).message(), text.as_bytes());
-            assert_eq!(
-                format(format_args!(
-                    "{}{}",
-                    &text[..length / 2],
-                    &text[length / 2..]
-                ))
-                .message()
-                .len(),
-                length
-            );
-        }
-        let text = "ä".repeat(MAX_MESSAGE / 2) + "äb";
-        let line = format(format_args!("{text}{text}"));
-        let message = std::str::from_utf8(line.message()).unwrap();
-        assert!(message.ends_with(&format!("ä (cut: {} bytes more)", MAX_MESSAGE + 6)));
-    }
-
-    #[test]
-    fn a_panic_in_a_display_keeps_what_there_is() {
-        struct Panics;
-        impl fmt::Display for Panics {
-            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-                panic!("in a Display")
+    fn a_line_comes_back_as_it_was_given() {
+        let named = Origin::Named {
+            file: "src/x.rs",
+            line: u32::MAX,
+            module: "a::b",
+        };
+        let unknown = Origin::Named {
+            file: "",
+            line: 0,
+            module: "",
+        };
+        for origin in [Origin::Site(&SITE), named, unknown] {
+            for conn in [None, Some(0), Some(u64::MAX)] {
+                for length in [0, 1, 7, 8, 9, 200, message::LONGEST] {
+                    let message = "x".repeat(length);
+                    check(Line::new(
+                        Severity::Wire,
+                        NO_SCOPE,
+                        conn,
+                        origin,
+                        message.as_bytes(),
+                    ));
+                }
             }
         }
-        let mut kept = Line::new(Severity::Info, NO_SCOPE, FOREIGN);
-        let panic = kept.format(format_args!("before {} after", Panics), &Pool::new());
-        assert!(panic.is_err());
-        assert_eq!(
-            kept.message(),
-            b"before  (the rest of this message panicked)"
-        );
+    }
+
+    #[test]
+    fn long_names_are_cut_between_characters() {
+        let file = "ä".repeat(LONGEST_NAME);
+        let origin = Origin::Named {
+            file: &file,
+            line: 1,
+            module: "",
+        };
+        let line = Line::new(Severity::Info, 3, None, origin, b"x");
+        let packed = line.pack();
+        assert_eq!(packed.texts[1].len(), LONGEST_NAME);
+        assert_eq!(cut(&"a".repeat(LONGEST_NAME + 1)).len(), LONGEST_NAME);
+        let odd = format!("a{file}");
+        assert_eq!(cut(&odd).len(), LONGEST_NAME - 1);
+    }
+
+    #[test]
+    fn what_is_no_line_is_none() {
+        for (tag, body) in [
+            (0, &[][..]),
+            (u32::MAX, &[0; 64]),
+            (u32::from_le_bytes([11, 0, NAMED, 0]), &[0; 64]),
+            (u32::from_le_bytes([0, 0, 0, 0]), &[0xff; 64]),
+        ] {
+            assert!(Line::unpack(tag, body).is_none());
+        }
     }
 }

@@ -26,7 +26,7 @@ const KEPT_BYTES: usize = 512 * 1024;
 
 impl Lines {
     /// Ends a line that was just appended to `bytes`.
-    pub(super) fn end_line(&mut self, line: &Line) {
+    pub(super) fn end_line(&mut self, line: &Line<'_>) {
         let (severity, scope, micros) = (line.severity, line.scope, line.micros);
         self.marks.push(Mark {
             end: self.bytes.len(),

@@ -30,7 +30,11 @@ mod logger;
 mod loss;
 mod macros;
 #[cfg(feature = "logging")]
+mod message;
+#[cfg(feature = "logging")]
 mod queue;
+#[cfg(feature = "logging")]
+mod ring;
 mod severity;
 #[cfg(feature = "logging")]
 mod shared;

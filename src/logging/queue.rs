@@ -1,20 +1,20 @@
 //! The bounded way from the callers to the writer, and the writer's sleep.
 //!
 //! A push to a writer that is awake or naps costs no system call; one that
-//! found nothing for a while parks, and the first push then wakes it. A second,
-//! small queue takes lines of severity 0 to 3 when the first is full.
+//! found nothing for a while parks, and the first push then wakes it. An eighth
+//! of the queue takes lines of severity 0 to 3 only.
 //!
-//! Invariants: the lines of one thread come out in their order, through both
-//! queues: while the reserve holds a line, nothing enters the first queue, and
-//! the writer empties the first before the reserve. A parked writer never
-//! misses a push: it says that it parks, then looks once more; a caller pushes,
-//! then looks whether it parks. Both steps of both are sequentially consistent.
+//! Invariants: lines come out in the order of their places in the ring, so
+//! those of one thread in its own. A parked writer never misses a push: it says
+//! that it parks, then looks once more; a caller reserves its place, then looks
+//! whether the writer parks. Both steps of both are sequentially consistent.
 
 use super::Severity;
-use super::line::{Line, Pool};
+use super::line::Line;
 use super::loss::LossCounter;
-use crossbeam::queue::ArrayQueue;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use super::message::{self, Pool};
+use super::ring::{Position, Ring, Share};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -26,16 +26,24 @@ const PARKED: u8 = 2;
 /// How long a caller waits for room before it looks again by itself.
 const ROOM_RECHECK: Duration = Duration::from_millis(5);
 
-/// Both queues, and who waits for them.
+/// Words for each line: with its time and place, one of 230 bytes fits.
+const WORDS_PER_LINE: usize = 32;
+
+/// Words that the smallest queue has: the longest message fits into the share
+/// of an ordinary line.
+const WORDS_LEAST: usize = 2 * message::LONGEST / 8;
+
+/// There is no room for the line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Full;
+
+/// The ring, and who waits for it.
 pub(super) struct Queue {
-    ordinary: ArrayQueue<Line>,
-    reserve: ArrayQueue<Line>,
-    /// While set, new lines go to the reserve or wait.
-    reserved: AtomicBool,
+    ring: Ring,
+    /// For severities 4 to 10, and for the rest.
+    ordinary: Share,
+    urgent: Share,
     pub(super) pool: Pool,
-    /// Bytes on the heap of the lines that are queued, and their bound.
-    heap_bytes: AtomicUsize,
-    heap_bound: usize,
     /// Lines that found no room.
     pub(super) dropped: LossCounter,
     state: AtomicU8,
@@ -46,16 +54,23 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// `lines` are the bound of both queues together, from 2.
+    /// `lines` is the bound, from 2.
     pub(super) fn new(lines: usize) -> Self {
-        let reserve = (lines / 8).max(1);
+        let words = lines.saturating_mul(WORDS_PER_LINE).max(WORDS_LEAST);
+        let ring = Ring::new(words);
+        let urgent = Share {
+            records: u32::try_from(lines).unwrap_or(u32::MAX),
+            words: ring.capacity(),
+        };
+        let ordinary = Share {
+            records: urgent.records - (urgent.records / 8).max(1),
+            words: urgent.words - urgent.words / 8,
+        };
         Self {
-            ordinary: ArrayQueue::new(lines.saturating_sub(reserve).max(1)),
-            reserve: ArrayQueue::new(reserve),
-            reserved: AtomicBool::new(false),
+            ring,
+            ordinary,
+            urgent,
             pool: Pool::new(),
-            heap_bytes: AtomicUsize::new(0),
-            heap_bound: lines.saturating_mul(512).max(1 << 20),
             dropped: LossCounter::new(),
             state: AtomicU8::new(AWAKE),
             writer: OnceLock::new(),
@@ -65,91 +80,62 @@ impl Queue {
         }
     }
 
-    /// Queues a line, or gives it back if there is no room.
+    /// Queues a line, if there is room.
     #[inline]
-    pub(super) fn push(&self, line: Line) -> Result<(), Box<Line>> {
-        let heap_bytes = line.heap_bytes();
-        if heap_bytes > 0 && !self.reserve_heap(heap_bytes) {
-            return Err(Box::new(line));
-        }
-        let pushed = if self.reserved.load(Ordering::Relaxed) {
-            self.push_reserve(line)
+    pub(super) fn push(&self, line: &Line<'_>) -> Result<(), Full> {
+        let share = if line.severity > Severity::Error {
+            self.ordinary
         } else {
-            match self.ordinary.push(line) {
-                Ok(()) => Ok(()),
-                Err(line) => self.push_reserve(line),
-            }
+            self.urgent
         };
-        // The push above moved the tail by a sequentially consistent exchange.
-        if pushed.is_err() || self.state.load(Ordering::SeqCst) == PARKED {
+        let packed = line.pack();
+        let pushed = self
+            .ring
+            .append(share, packed.tag, packed.fields(), &packed.texts);
+        if !pushed || self.state.load(Ordering::SeqCst) == PARKED {
             self.wake();
         }
-        if pushed.is_err() && heap_bytes > 0 {
-            self.heap_bytes.fetch_sub(heap_bytes, Ordering::Relaxed);
-        }
-        pushed
-    }
-
-    #[cold]
-    fn push_reserve(&self, line: Line) -> Result<(), Box<Line>> {
-        if line.severity > Severity::Error {
-            return Err(Box::new(line));
-        }
-        self.reserved.store(true, Ordering::SeqCst);
-        self.reserve.push(line).map_err(Box::new)
-    }
-
-    #[cold]
-    fn reserve_heap(&self, bytes: usize) -> bool {
-        let before = self.heap_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before.saturating_add(bytes) <= self.heap_bound || before == 0;
-        if !fits {
-            self.heap_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        fits
+        if pushed { Ok(()) } else { Err(Full) }
     }
 
     /// Queues a line, and waits until there is room, as long as `goes_on`.
     pub(super) fn push_waiting(
         &self,
-        mut line: Box<Line>,
+        line: &Line<'_>,
         goes_on: impl Fn() -> bool,
-    ) -> Result<(), Box<Line>> {
+    ) -> Result<(), Full> {
         while goes_on() {
             let guard = self
                 .room_lock
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             self.waiters.fetch_add(1, Ordering::SeqCst);
-            let pushed = self.push(*line);
+            let pushed = self.push(line);
             if pushed.is_err() {
                 drop(self.room.wait_timeout(guard, ROOM_RECHECK));
             }
             self.waiters.fetch_sub(1, Ordering::SeqCst);
-            match pushed {
-                Ok(()) => return Ok(()),
-                Err(refused) => line = refused,
+            if pushed.is_ok() {
+                return Ok(());
             }
         }
-        Err(line)
+        Err(Full)
     }
 
     /// Takes up to `most` lines, in order. Only the writer calls this.
-    pub(super) fn drain(&self, most: usize, mut take: impl FnMut(&Line)) -> usize {
-        let mut taken = 0;
-        while taken < most {
-            let Some(line) = self.ordinary.pop() else {
-                break;
-            };
-            self.hand_over(line, &mut take);
-            taken += 1;
-        }
-        if taken < most && self.reserved.load(Ordering::Relaxed) {
-            taken += self.drain_reserve(&mut take);
-        }
+    pub(super) fn drain(
+        &self,
+        most: usize,
+        body: &mut Vec<u8>,
+        mut take: impl FnMut(&Line<'_>),
+    ) -> usize {
+        let taken = self.ring.take(most, body, |tag, body| {
+            if let Some(line) = Line::unpack(tag, body) {
+                take(&line);
+            }
+        });
         // Callers that wait come back to much room at once, not one by one.
-        let roomy = taken < most || self.ordinary.len() <= self.ordinary.capacity() / 2;
-        if taken > 0 && roomy && self.waiters.load(Ordering::SeqCst) > 0 {
+        if taken > 0 && self.waiters.load(Ordering::SeqCst) > 0 && self.is_roomy() {
             drop(
                 self.room_lock
                     .lock()
@@ -160,46 +146,28 @@ impl Queue {
         taken
     }
 
-    /// Empties the reserve; the first queue is empty. A line that enters while
-    /// the mark is taken away is taken too, before what follows it elsewhere.
-    #[cold]
-    fn drain_reserve(&self, take: &mut impl FnMut(&Line)) -> usize {
-        let mut taken = 0;
-        // What entered the first queue before the mark was seen comes first.
-        while let Some(line) = self.ordinary.pop() {
-            self.hand_over(line, take);
-            taken += 1;
-        }
-        loop {
-            while let Some(line) = self.reserve.pop() {
-                self.hand_over(line, take);
-                taken += 1;
-            }
-            self.reserved.store(false, Ordering::SeqCst);
-            if self.reserve.is_empty() {
-                return taken;
-            }
-            self.reserved.store(true, Ordering::SeqCst);
-        }
-    }
-
-    #[inline]
-    fn hand_over(&self, line: Line, take: &mut impl FnMut(&Line)) {
-        let heap_bytes = line.heap_bytes();
-        if heap_bytes > 0 {
-            self.heap_bytes.fetch_sub(heap_bytes, Ordering::Relaxed);
-        }
-        take(&line);
-        line.recycle(&self.pool);
+    fn is_roomy(&self) -> bool {
+        let (records, words) = self.ring.waiting();
+        records <= self.urgent.records / 2 && words <= self.urgent.words / 2
     }
 
     /// Lines that wait.
     pub(super) fn len(&self) -> usize {
-        self.ordinary.len() + self.reserve.len()
+        usize::try_from(self.ring.waiting().0).unwrap_or(usize::MAX)
     }
 
-    fn is_empty(&self) -> bool {
-        self.ordinary.is_empty() && self.reserve.is_empty()
+    pub(super) fn is_empty(&self) -> bool {
+        self.ring.is_empty()
+    }
+
+    /// The place behind all lines that were queued until now.
+    pub(super) fn end(&self) -> Position {
+        self.ring.reserved()
+    }
+
+    /// Whether all lines before this place were taken.
+    pub(super) fn is_taken(&self, end: Position) -> bool {
+        self.ring.is_taken(end)
     }
 
     /// The calling thread is the writer from now on.
@@ -218,18 +186,19 @@ impl Queue {
     }
 
     /// Sleeps for `length`, and is woken by `wake` only: pushes stay cheap.
-    pub(super) fn nap(&self, length: Duration) {
-        self.sleep(NAPPING, Some(length), || false);
+    /// `unless` is asked after the sleep was announced.
+    pub(super) fn nap(&self, length: Duration, unless: impl Fn() -> bool) {
+        self.state.store(NAPPING, Ordering::SeqCst);
+        if !unless() {
+            thread::park_timeout(length);
+        }
+        self.state.store(AWAKE, Ordering::SeqCst);
     }
 
     /// Sleeps until a line comes, `wake` is called, or `length` is over.
     /// `unless` is asked after the sleep was announced.
     pub(super) fn park(&self, length: Option<Duration>, unless: impl Fn() -> bool) {
-        self.sleep(PARKED, length, unless);
-    }
-
-    fn sleep(&self, state: u8, length: Option<Duration>, unless: impl Fn() -> bool) {
-        self.state.store(state, Ordering::SeqCst);
+        self.state.store(PARKED, Ordering::SeqCst);
         if self.is_empty() && !unless() {
             match length {
                 Some(length) => thread::park_timeout(length),

@@ -100,6 +100,24 @@ impl Severity {
         }
     }
 
+    /// The label between spaces.
+    #[cfg(feature = "logging")]
+    pub(super) const fn column(self) -> &'static str {
+        match self {
+            Self::Fatal => " FATAL ",
+            Self::Alert => " ALERT ",
+            Self::Critical => " CRITICAL ",
+            Self::Error => " ERROR ",
+            Self::Warning => " WARNING ",
+            Self::Notice => " NOTICE ",
+            Self::Info => " INFO  ",
+            Self::Debug => " DEBUG ",
+            Self::Verbose => " VERBOSE ",
+            Self::Trace => " TRACE ",
+            Self::Wire => " WIRE  ",
+        }
+    }
+
     /// syslog(3)'s severity, 1 (alert) to 7 (debug). Fatal is alert, not emerg:
     /// a stock rsyslogd prints emerg on every terminal.
     pub const fn syslog(self) -> u8 {
@@ -261,6 +279,8 @@ mod tests {
             );
             assert_eq!(severity.label().trim_end(), severity.name().to_uppercase());
             assert!(severity.label().len() >= 5);
+            #[cfg(feature = "logging")]
+            assert_eq!(severity.column(), format!(" {} ", severity.label()));
         }
         assert_eq!(Severity::from_number(11), None);
     }

@@ -8,7 +8,8 @@
 
 use super::line::{Line, NO_SCOPE, Origin};
 use super::loss::Loss;
-use super::queue::Queue;
+use super::message::Message;
+use super::queue::{Full, Queue};
 use super::sink::{Counters, stream};
 use super::site::{Site, context_of, set_threshold};
 use super::writer::Writer;
@@ -191,78 +192,84 @@ impl Shared {
             return;
         }
         let origin = match context {
-            Some(context) => Origin::Site(context),
-            None => Origin::Foreign {
+            Some(context) => Origin::Site(context.site),
+            None => Origin::Named {
                 file: record.file_static().unwrap_or_default(),
                 line: record.line().unwrap_or_default(),
                 module: record.module_path_static().unwrap_or_default(),
             },
         };
-        self.log(severity, scope, origin, *record.args());
+        let conn = context.and_then(|context| context.conn);
+        self.log(severity, scope, conn, origin, *record.args());
     }
 
     /// Takes a line of our own.
     pub(super) fn note(&self, site: &'static Site, message: fmt::Arguments<'_>) {
-        let origin = Origin::Site(super::site::Context { site, conn: None });
-        self.log(site.severity(), NO_SCOPE, origin, message);
+        self.log(site.severity(), NO_SCOPE, None, Origin::Site(site), message);
     }
 
     #[inline]
-    fn log(&self, severity: Severity, scope: u8, origin: Origin, message: fmt::Arguments<'_>) {
-        let mut line = Line::new(severity, scope, origin);
-        let formatted = line.format(message, &self.queue.pool);
-        self.submit(line);
+    fn log(
+        &self,
+        severity: Severity,
+        scope: u8,
+        conn: Option<u64>,
+        origin: Origin<'_>,
+        arguments: fmt::Arguments<'_>,
+    ) {
+        let mut message = Message::new(&self.queue.pool);
+        let formatted = message.format(arguments);
+        self.submit(&Line::new(severity, scope, conn, origin, message.bytes()));
+        drop(message);
         if let Err(panic) = formatted {
             resume_unwind(panic);
         }
     }
 
     #[inline]
-    fn submit(&self, line: Line) {
+    fn submit(&self, line: &Line<'_>) {
         if fork::forked() {
-            return write_to_stderr(&line);
+            return write_to_stderr(line);
         }
-        let severity = line.severity;
         match self.phase() {
             Phase::Running => {
-                if let Err(line) = self.queue.push(line) {
+                if self.queue.push(line).is_err() {
                     self.overflow(line);
                 }
             }
             Phase::Before => self.submit_before(line),
-            Phase::After => return write_to_stderr(&line),
+            Phase::After => return write_to_stderr(line),
         }
-        if severity <= Severity::Alert {
-            self.flush(FLUSH_LIMIT);
+        if line.severity <= Severity::Alert && !IS_WRITER.get() && !self.flush(FLUSH_LIMIT) {
+            // The disk hangs: said where it can be said, and written later.
+            write_to_stderr(line);
         }
     }
 
     #[cold]
-    fn overflow(&self, line: Box<Line>) {
-        let (severity, micros) = (line.severity, line.micros);
-        let urgent = severity <= Severity::Alert;
+    fn overflow(&self, line: &Line<'_>) {
+        let urgent = line.severity <= Severity::Alert;
         let waits = (urgent || self.overflow == Overflow::Block) && !IS_WRITER.get();
         let begun = Instant::now();
         let goes_on = || {
             waits && self.phase() == Phase::Running && (!urgent || begun.elapsed() < FLUSH_LIMIT)
         };
         match self.queue.push_waiting(line, goes_on) {
-            Err(line) if urgent || self.phase() == Phase::After => write_to_stderr(&line),
-            Err(_) => self.queue.dropped.add(severity, micros),
+            Err(Full) if urgent || self.phase() == Phase::After => write_to_stderr(line),
+            Err(Full) => self.queue.dropped.add(line.severity, line.micros),
             Ok(()) => {}
         }
     }
 
     /// Without a writer thread, whoever finds the queue full writes its lines.
     #[cold]
-    fn submit_before(&self, line: Line) {
-        let (severity, micros) = (line.severity, line.micros);
-        let Err(line) = self.queue.push(line) else {
+    fn submit_before(&self, line: &Line<'_>) {
+        if self.queue.push(line).is_ok() {
             return;
-        };
+        }
         self.drain_here();
-        if self.queue.push(*line).is_err() {
-            self.queue.dropped.add(severity, micros);
+        if self.queue.push(line).is_err() {
+            self.queue.dropped.add(line.severity, line.micros);
         }
     }
 
@@ -346,11 +353,11 @@ impl Shared {
 
 /// The last resort: one write, without a lock and without waiting.
 #[cold]
-fn write_to_stderr(line: &Line) {
-    let mut text = String::with_capacity(line.message().len() + 64);
+fn write_to_stderr(line: &Line<'_>) {
+    let mut text = String::with_capacity(line.message.len() + 64);
     text.push_str(line.severity.label());
     text.push(' ');
-    escape::line(&String::from_utf8_lossy(line.message()), &mut text);
+    escape::line(&String::from_utf8_lossy(line.message), &mut text);
     text.push('\n');
     stream::write_once(&io::stderr(), text.as_bytes());
 }

@@ -11,6 +11,8 @@ use super::{Severity, Verbosity};
 use std::cell::Cell;
 use std::fmt;
 use std::sync::OnceLock;
+#[cfg(feature = "logging")]
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// One call of a logging macro. Made by the macros only.
@@ -24,6 +26,25 @@ pub struct Site {
     function: OnceLock<&'static str>,
     #[cfg(feature = "logging")]
     place: OnceLock<Box<str>>,
+    /// Its number in `NUMBERED`, and 0 before it has one.
+    #[cfg(feature = "logging")]
+    number: AtomicU32,
+}
+
+/// Call sites that can have a number.
+#[cfg(feature = "logging")]
+const NUMBERS: usize = 4096;
+
+/// The call sites by number, from 1.
+#[cfg(feature = "logging")]
+static NUMBERED: [OnceLock<&'static Site>; NUMBERS] = [const { OnceLock::new() }; NUMBERS];
+
+/// The call site of this number.
+#[cfg(feature = "logging")]
+#[inline]
+pub(super) fn numbered(number: u32) -> Option<&'static Site> {
+    let index = usize::try_from(number).ok()?.checked_sub(1)?;
+    NUMBERED.get(index)?.get().copied()
 }
 
 impl Site {
@@ -46,6 +67,8 @@ impl Site {
             function: OnceLock::new(),
             #[cfg(feature = "logging")]
             place: OnceLock::new(),
+            #[cfg(feature = "logging")]
+            number: AtomicU32::new(0),
         }
     }
 
@@ -90,6 +113,43 @@ impl Site {
             let place = format!(" ({}:{} {})", self.file, self.line, self.function());
             place.into_boxed_str()
         })
+    }
+
+    /// Its number, given at the first line; `None` where a program has more
+    /// call sites than there are numbers.
+    #[cfg(feature = "logging")]
+    #[inline]
+    pub(super) fn number(&'static self) -> Option<u32> {
+        match self.number.load(Ordering::Acquire) {
+            0 => self.take_number(),
+            number => Some(number).filter(|number| *number != u32::MAX),
+        }
+    }
+
+    /// Without a lock, as this may be a signal handler's first line. Threads
+    /// that do this at once take a number each, of which one is used.
+    #[cfg(feature = "logging")]
+    #[cold]
+    fn take_number(&'static self) -> Option<u32> {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let room = |last: u32| usize::try_from(last).is_ok_and(|last| last < NUMBERS);
+        let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+            room(last).then(|| last.saturating_add(1))
+        });
+        let number = last.map_or(u32::MAX, |last| last.saturating_add(1));
+        if let Some(place) = last
+            .ok()
+            .and_then(|last| NUMBERED.get(usize::try_from(last).ok()?))
+        {
+            let _ = place.set(self);
+        }
+        let _ = self
+            .number
+            .compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire);
+        match self.number.load(Ordering::Acquire) {
+            u32::MAX => None,
+            number => Some(number),
+        }
     }
 
     /// The name of the function that makes the call, without its path. The

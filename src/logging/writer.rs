@@ -15,9 +15,11 @@ use super::layout::time::rfc3339;
 use super::line::{Line, Origin};
 use super::lines::{Gate, Lines};
 use super::loss::{BySeverity, Loss};
+use super::message::Message;
+use super::ring::Position;
 use super::shared::{Shared, SinkState};
 use super::sink::{Sink, complain};
-use super::site::{Context, Site};
+use super::site::Site;
 use super::{limited, line};
 use std::fmt;
 use std::sync::Arc;
@@ -54,6 +56,8 @@ pub(super) struct Writer {
     outlets: Vec<Outlet>,
     renderers: Vec<(Renderer, Lines)>,
     gates: Vec<(usize, Gate)>,
+    /// Where a line is while it is taken.
+    body: Vec<u8>,
     number: u64,
     /// Dropped by the queue, not said yet.
     dropped: Loss,
@@ -70,6 +74,7 @@ impl Writer {
                 .map(|r| (r, Lines::default()))
                 .collect(),
             gates: Vec::new(),
+            body: Vec::new(),
             number: 0,
             dropped: Loss::default(),
             dropped_since: None,
@@ -80,47 +85,50 @@ impl Writer {
     /// Serves until told to stop, and gives itself back, with the queue empty.
     pub(super) fn run(mut self, shared: &Shared) -> Self {
         shared.be_writer();
-        let mut owed: Option<(u64, usize)> = None;
+        let mut owed: Option<(u64, Position)> = None;
         let (mut done, mut empty_naps) = (0, 0);
         loop {
             let asked = shared.flush_asked();
             if asked > done && owed.is_none() {
-                owed = Some((asked, shared.queue.len()));
+                owed = Some((asked, shared.queue.end()));
             }
             let stops = shared.stop.load(Ordering::SeqCst);
             if shared.reopen.swap(false, Ordering::SeqCst) {
                 self.reopen();
             }
             let taken = self.pass(shared);
-            if let Some((asked, rest)) = owed {
-                let rest = rest.saturating_sub(taken);
-                owed = (rest > 0 && taken > 0).then_some((asked, rest));
-                if owed.is_none() {
-                    done = asked;
-                    shared.set_flushed(asked);
-                }
+            if let Some((asked, end)) = owed
+                && shared.queue.is_taken(end)
+            {
+                owed = None;
+                done = asked;
+                shared.set_flushed(asked);
             }
-            if taken == BATCH || owed.is_some() {
+            let asked_for = || {
+                shared.flush_asked() > done
+                    || shared.stop.load(Ordering::SeqCst)
+                    || shared.reopen.load(Ordering::SeqCst)
+            };
+            let hurries = owed.is_some() || stops;
+            if stops && owed.is_none() && shared.queue.is_empty() {
+                self.finish(shared);
+                return self;
+            } else if taken > 0 && (taken == BATCH || hurries) {
                 empty_naps = 0;
-            } else if stops {
-                if taken == 0 {
-                    self.finish(shared);
-                    return self;
-                }
+            } else if hurries {
+                // A caller is at its line, and was interrupted.
+                shared.queue.nap(SHORT_NAP, || false);
             } else if taken > 0 {
                 empty_naps = 0;
-                shared.queue.nap(if taken < MANY { NAP } else { SHORT_NAP });
+                let nap = if taken < MANY { NAP } else { SHORT_NAP };
+                shared.queue.nap(nap, asked_for);
             } else if empty_naps < EMPTY_NAPS {
                 empty_naps += 1;
-                shared.queue.nap(NAP);
+                shared.queue.nap(NAP, asked_for);
             } else if self.outlets.iter_mut().any(Outlet::has_news) {
                 // Said by the next pass.
             } else if !limited::suppressing() || limited::summarise_suppressed() {
-                shared.queue.park(self.until_retry(), || {
-                    shared.flush_asked() > done
-                        || shared.stop.load(Ordering::SeqCst)
-                        || shared.reopen.load(Ordering::SeqCst)
-                });
+                shared.queue.park(self.until_retry(), asked_for);
             }
         }
     }
@@ -149,7 +157,9 @@ impl Writer {
     fn pass(&mut self, shared: &Shared) -> usize {
         self.set_gates(shared);
         let queue = &shared.queue;
-        let taken = queue.drain(BATCH, |line| self.render(line));
+        let mut body = std::mem::take(&mut self.body);
+        let taken = queue.drain(BATCH, &mut body, |line| self.render(line));
+        self.body = body;
         let now = Instant::now();
         self.take_dropped(shared, now, taken < BATCH);
         self.say_sink_losses(shared);
@@ -168,7 +178,7 @@ impl Writer {
     }
 
     /// Renders a line in each layout in which a sink takes it.
-    fn render(&mut self, line: &Line) {
+    fn render(&mut self, line: &Line<'_>) {
         self.number += 1;
         for (index, (renderer, lines)) in self.renderers.iter_mut().enumerate() {
             let wanted = self
@@ -236,14 +246,17 @@ impl Writer {
     fn say(&mut self, shared: &Shared, message: fmt::Arguments<'_>) {
         fn say() {}
         static SITE: Site = crate::__log_site!(Warning, say);
-        let origin = Origin::Site(Context {
-            site: &SITE,
-            conn: None,
-        });
-        let mut line = Line::new(SITE.severity(), line::NO_SCOPE, origin);
+        let mut text = Message::new(&shared.queue.pool);
         // Nothing that is said here has a Display that panics.
-        let _ = line.format(message, &shared.queue.pool);
-        self.render(&line);
+        let _ = text.format(message);
+        let (severity, origin) = (SITE.severity(), Origin::Site(&SITE));
+        self.render(&Line::new(
+            severity,
+            line::NO_SCOPE,
+            None,
+            origin,
+            text.bytes(),
+        ));
     }
 
     fn reopen(&mut self) {

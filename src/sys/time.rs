@@ -23,6 +23,25 @@ pub fn timespec(span: Duration) -> Timespec {
     }
 }
 
+/// Microseconds since 1970, 0 for a clock that is set before
+/// (clock_gettime(2), CLOCK_REALTIME).
+#[cfg(feature = "logging")]
+#[inline]
+pub(crate) fn realtime_micros() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call writes one timespec to the place that it is given. It
+    // can't fail for this clock; then the time would stay 0.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds
+        .saturating_mul(1_000_000)
+        .saturating_add(nanos / 1000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

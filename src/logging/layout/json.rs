@@ -8,7 +8,7 @@ use super::{Renderer, message};
 use crate::logging::escape;
 
 impl Renderer {
-    pub(super) fn json(&mut self, line: &Line, number: u64, out: &mut Vec<u8>) {
+    pub(super) fn json(&mut self, line: &Line<'_>, number: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"time\":\"");
         self.clock.push(line.micros, out);
         out.extend_from_slice(b"\",\"seq\":");
@@ -17,13 +17,13 @@ impl Renderer {
         out.extend_from_slice(line.severity.name().as_bytes());
         out.extend_from_slice(b"\",\"level\":");
         push_number(u64::from(line.severity.number()), out);
-        if let Some(conn) = line.conn() {
+        if let Some(conn) = line.conn {
             out.extend_from_slice(b",\"conn\":");
             push_number(conn, out);
         }
         out.extend_from_slice(b",\"message\":\"");
-        if line.plain && !line.message().contains(&b'"') {
-            out.extend_from_slice(line.message());
+        if line.plain && !line.message.contains(&b'"') {
+            out.extend_from_slice(line.message);
         } else {
             push_string(&message(line), out);
         }

@@ -101,7 +101,7 @@ impl Renderer {
     }
 
     /// Appends the line with its number, and a line feed.
-    pub(super) fn render(&mut self, line: &Line, number: u64, out: &mut Vec<u8>) {
+    pub(super) fn render(&mut self, line: &Line<'_>, number: u64, out: &mut Vec<u8>) {
         match self.layout {
             Layout::Text => self.text(line, None, out),
             Layout::Coloured => self.text(line, Some(colour(line.severity)), out),
@@ -119,9 +119,9 @@ impl Renderer {
     }
 
     /// Appends the message with the escapes of a text.
-    fn push_escaped(&mut self, line: &Line, out: &mut Vec<u8>) {
+    fn push_escaped(&mut self, line: &Line<'_>, out: &mut Vec<u8>) {
         if line.plain {
-            out.extend_from_slice(line.message());
+            out.extend_from_slice(line.message);
             return;
         }
         self.escaped.clear();
@@ -131,8 +131,8 @@ impl Renderer {
 }
 
 /// The message. It is UTF-8 as it was cut between characters.
-fn message(line: &Line) -> Cow<'_, str> {
-    String::from_utf8_lossy(line.message())
+fn message<'a>(line: &Line<'a>) -> Cow<'a, str> {
+    String::from_utf8_lossy(line.message)
 }
 
 const fn colour(severity: Severity) -> &'static str {
@@ -148,11 +148,11 @@ const fn colour(severity: Severity) -> &'static str {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::line::{NO_SCOPE, Origin as LineOrigin, Pool};
-    use super::super::site::{Context, Site};
+    use super::super::line::{NO_SCOPE, Origin as LineOrigin};
+    use super::super::site::Site;
     use super::*;
 
-    pub(in super::super) fn line(conn: Option<u64>, message: &str) -> Line {
+    fn line(conn: Option<u64>, message: &str) -> Line<'_> {
         fn accept() {}
         static SITE: Site = Site::new(
             Severity::Info,
@@ -162,16 +162,15 @@ pub(super) mod tests {
             || "secure_socket::server::accept::here",
         );
         let _ = accept;
-        let origin = LineOrigin::Site(Context { site: &SITE, conn });
-        let mut line = Line::new(Severity::Info, NO_SCOPE, origin);
-        line.format(format_args!("{message}"), &Pool::new())
-            .unwrap();
-        line.micros = 1_795_429_230_123_456;
-        line
+        let origin = LineOrigin::Site(&SITE);
+        Line {
+            micros: 1_795_429_230_123_456,
+            ..Line::new(Severity::Info, NO_SCOPE, conn, origin, message.as_bytes())
+        }
     }
 
     #[track_caller]
-    fn check(layout: Layout, line: &Line, expected: &str) {
+    fn check(layout: Layout, line: &Line<'_>, expected: &str) {
         let mut origin = Origin::new("secure_socket", "host");
         origin.process = 812;
         let mut out = Vec::new();

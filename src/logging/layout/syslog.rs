@@ -19,7 +19,7 @@ const MONTHS: [&str; 12] = [
 ];
 
 impl Renderer {
-    pub(super) fn rfc5424(&mut self, line: &Line, number: u64, out: &mut Vec<u8>) {
+    pub(super) fn rfc5424(&mut self, line: &Line<'_>, number: u64, out: &mut Vec<u8>) {
         push_priority(line, out);
         out.extend_from_slice(b"1 ");
         self.clock.push(line.micros, out);
@@ -37,7 +37,7 @@ impl Renderer {
         out.extend_from_slice(line.severity.name().as_bytes());
         out.extend_from_slice(b"\" level=\"");
         push_number(u64::from(line.severity.number()), out);
-        if let Some(conn) = line.conn() {
+        if let Some(conn) = line.conn {
             out.extend_from_slice(b"\" conn=\"");
             push_number(conn, out);
         }
@@ -59,7 +59,7 @@ impl Renderer {
 
     /// `<PRI>Mmm dd hh:mm:ss NAME[PID]: BODY`. The time is UTC; both daemons
     /// replace it with that of receipt.
-    pub(super) fn local(&mut self, line: &Line, out: &mut Vec<u8>) {
+    pub(super) fn local(&mut self, line: &Line<'_>, out: &mut Vec<u8>) {
         push_priority(line, out);
         let civil = Civil::from_unix(line.micros / 1_000_000);
         let month = usize::try_from(civil.month.saturating_sub(1)).unwrap_or(0);
@@ -83,7 +83,7 @@ impl Renderer {
     }
 }
 
-fn push_priority(line: &Line, out: &mut Vec<u8>) {
+fn push_priority(line: &Line<'_>, out: &mut Vec<u8>) {
     out.push(b'<');
     push_number(DAEMON | u64::from(line.severity.syslog()), out);
     out.push(b'>');

@@ -211,6 +211,62 @@ fn a_file_over_its_size_or_age_is_rolled_at_start() {
 }
 
 #[test]
+fn rolled_files_are_kept_up_to_so_many_bytes() {
+    let directory = TempDir::new("bytes");
+    let path = directory.join("log");
+    let mut spec = FileSpec::new(&path);
+    (spec.max_size, spec.keep_bytes, spec.compress) = (1000, Some(2500), false);
+    let logger = build(spec).unwrap();
+    let guard = start(&logger);
+    let front = Front::of(&logger);
+    for number in 0..100 {
+        front.info(&format!(
+            "line {number} of a file that is rolled at every tenth"
+        ));
+        assert!(logger.flush(Duration::from_secs(5)));
+    }
+    let sizes = || {
+        let mut files = files(&path);
+        files.pop();
+        let sizes = files
+            .iter()
+            .map(|file| file.metadata().map_or(0, |m| m.len()));
+        sizes.collect::<Vec<u64>>()
+    };
+    for _ in 0..200 {
+        std::thread::sleep(Duration::from_millis(10));
+        if sizes().len() == 2 {
+            break;
+        }
+    }
+    drop(guard);
+    assert_eq!(sizes().len(), 2, "{:?}", sizes());
+    assert!(sizes().iter().sum::<u64>() <= 2500);
+    assert!(all_lines(&path).last().unwrap().contains("line 99 "));
+}
+
+#[test]
+fn a_file_is_rolled_at_its_age_with_the_next_line() {
+    let directory = TempDir::new("age");
+    let path = directory.join("log");
+    let mut spec = FileSpec::new(&path);
+    (spec.max_age, spec.compress) = (Some(Duration::from_secs(1)), false);
+    let logger = build(spec).unwrap();
+    let guard = start(&logger);
+    let front = Front::of(&logger);
+    front.info("first");
+    assert!(logger.flush(Duration::from_secs(5)));
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(files(&path).len(), 1);
+    front.info("second");
+    drop(guard);
+    let files = files(&path);
+    assert_eq!(files.len(), 2);
+    assert!(fs::read_to_string(&files[0]).unwrap().contains("first"));
+    assert!(fs::read_to_string(&path).unwrap().contains("second"));
+}
+
+#[test]
 fn a_torn_last_line_is_taken_out_and_shown() {
     let directory = TempDir::new("torn");
     let path = directory.join("log");

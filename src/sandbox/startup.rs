@@ -12,8 +12,8 @@ use super::error::system;
 use crate::sys::startup::{close_descriptors_from, remove_variable};
 
 /// The variables that a server reads; sd_listen_fds(3), sd_notify(3),
-/// sd_watchdog_enabled(3), systemd.exec(5), no-color.org.
-const KEPT_VARIABLES: [&str; 10] = [
+/// sd_watchdog_enabled(3), systemd.exec(5), environ(7), no-color.org.
+const KEPT_VARIABLES: [&str; 11] = [
     "INVOCATION_ID",
     "JOURNAL_STREAM",
     "LISTEN_FDNAMES",
@@ -21,6 +21,7 @@ const KEPT_VARIABLES: [&str; 10] = [
     "LISTEN_PID",
     "NOTIFY_SOCKET",
     "NO_COLOR",
+    "TERM",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
     "XDG_RUNTIME_DIR",

@@ -13,11 +13,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::frame::{Frame, HEADER_BYTES, Kind};
+use crate::frame::{Frame, HEADER_BYTES, Kind, Subject};
+
+use super::run::{QueuedRun, Run};
 
 /// Small frames are collected in pieces of about this size.
 const PIECE_BYTES: usize = 64 << 10;
-const MOST_SLICES: usize = 64;
+/// Pieces of one vectored write; writev(2) takes 1024.
+const MOST_SLICES: usize = 128;
+/// From here on a run is not copied for each queue that it waits in, but shared.
+const SHARED_RUN_BYTES: usize = 8 << 10;
+/// From here on the frames of a run are shared though their headers differ, on the
+/// average of them. Below it, two slices for each would weigh more than a copy.
+const SHARED_FRAME_BYTES: usize = 1 << 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -40,6 +48,8 @@ enum Piece {
         data: Arc<[u8]>,
         start: usize,
     },
+    /// Messages of one subscription, which other connections share.
+    Run(QueuedRun),
     /// Dropped messages, by subscription.
     Gaps(BTreeMap<u64, u64>),
 }
@@ -48,15 +58,19 @@ enum Piece {
 struct Peek {
     total: usize,
     is_message: bool,
+    is_request: bool,
+    subject_bytes: usize,
     id: u64,
 }
 
 fn peek(bytes: &[u8]) -> Option<Peek> {
-    let [l0, l1, l2, l3, kind, _, _, _, id @ ..] = *bytes.first_chunk::<HEADER_BYTES>()?;
+    let [l0, l1, l2, l3, kind, _, s0, s1, id @ ..] = *bytes.first_chunk::<HEADER_BYTES>()?;
     let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3])).ok()?;
     Some(Peek {
         total: HEADER_BYTES + length,
         is_message: kind == Kind::Message.to_wire(),
+        is_request: kind == Kind::Deliver.to_wire(),
+        subject_bytes: usize::from(u16::from_be_bytes([s0, s1])),
         id: u64::from_be_bytes(id),
     })
 }
@@ -124,6 +138,30 @@ impl Queue {
         });
     }
 
+    /// Appends a run of which `sent` bytes have left already, with `id` in its frames.
+    pub(super) fn push_run(&mut self, id: u64, run: &mut Run, sent: usize) {
+        let frame_bytes = run.bytes.len() / run.starts.len().max(1);
+        let is_worth_it = run.shared_id() == id || frame_bytes >= SHARED_FRAME_BYTES;
+        if run.bytes.len() >= SHARED_RUN_BYTES && is_worth_it {
+            let run = QueuedRun::new(run.share(), id, sent);
+            self.bytes += run.bytes_left();
+            self.pieces.push_back(Piece::Run(run));
+            return;
+        }
+        let torn = frame_start(&run.bytes, sent);
+        let mut whole = run.bytes.get(torn..).unwrap_or_default();
+        if torn < sent
+            && let Some(frame) = peek(whole)
+            && let Some((first, rest)) = whole.split_at_checked(frame.total)
+        {
+            self.push_rest(first, sent - torn);
+            whole = rest;
+        }
+        if !whole.is_empty() {
+            self.push(whole);
+        }
+    }
+
     /// Appends one frame of which `sent` bytes have left already.
     pub(super) fn push_rest(&mut self, frame: &[u8], sent: usize) {
         self.bytes += frame.len().saturating_sub(sent);
@@ -173,6 +211,42 @@ impl Queue {
         });
     }
 
+    /// Takes out requests of which nothing has left and whose subject is not
+    /// `permitted`; returns their numbers.
+    pub(super) fn take_requests(&mut self, permitted: impl Fn(Subject<'_>) -> bool) -> Vec<u64> {
+        let mut taken = Vec::new();
+        for piece in &mut self.pieces {
+            let Piece::Frames {
+                bytes,
+                start,
+                boundary,
+                ..
+            } = piece
+            else {
+                continue;
+            };
+            let mut at = *boundary;
+            while let Some(frame) = bytes.get(at..).and_then(peek) {
+                let payload = at + HEADER_BYTES;
+                let subject = bytes.get(payload..payload + frame.subject_bytes);
+                let is_permitted = subject.and_then(Subject::new).is_some_and(&permitted);
+                if frame.is_request && at >= *start && !is_permitted {
+                    bytes.drain(at..at + frame.total);
+                    self.bytes -= frame.total;
+                    taken.push(frame.id);
+                } else {
+                    at += frame.total;
+                }
+            }
+        }
+        let is_over = |piece: &Piece| match piece {
+            Piece::Frames { bytes, start, .. } => *start >= bytes.len(),
+            Piece::Shared { .. } | Piece::Run(_) | Piece::Gaps(_) => false,
+        };
+        self.pieces.retain(|piece| !is_over(piece));
+        taken
+    }
+
     /// `keep`: what stays of a piece need not be looked at again.
     fn drop_to(&mut self, enough: usize, keep: bool, droppable: impl Fn(u64) -> bool) {
         let mut gaps = BTreeMap::new();
@@ -197,6 +271,10 @@ impl Queue {
                         *gaps.entry(frame.id).or_default() += 1;
                     }
                 }
+                Piece::Run(run) if droppable(run.id) => {
+                    let count = gaps.entry(run.id).or_default();
+                    index += self.drop_run(index, run, enough, count);
+                }
                 Piece::Frames {
                     bytes,
                     start,
@@ -212,10 +290,49 @@ impl Queue {
                 }
             }
         }
+        gaps.retain(|_, count| *count > 0);
         if !gaps.is_empty() {
             self.pieces
                 .insert(index.min(self.pieces.len()), Piece::Gaps(gaps));
         }
+    }
+
+    /// Drops the oldest messages of a run that was at `index`, counts them, and puts
+    /// back what stays; returns how many pieces lie before the place of its gap.
+    fn drop_run(
+        &mut self,
+        index: usize,
+        mut run: QueuedRun,
+        enough: usize,
+        count: &mut u64,
+    ) -> usize {
+        let mut before = 0;
+        // A frame that has left in part goes on first.
+        let bytes = run.take_torn();
+        if !bytes.is_empty() {
+            let boundary = bytes.len();
+            let (start, keep) = (0, true);
+            self.pieces.insert(
+                index,
+                Piece::Frames {
+                    bytes,
+                    start,
+                    boundary,
+                    keep,
+                },
+            );
+            before = 1;
+        }
+        while self.bytes > enough
+            && let Some(dropped) = run.drop_first()
+        {
+            self.bytes -= dropped;
+            *count += 1;
+        }
+        if run.bytes_left() > 0 {
+            self.pieces.insert(index + before, Piece::Run(run));
+        }
+        before
     }
 
     /// Decides what of a piece stays.
@@ -312,7 +429,7 @@ impl Queue {
 
     /// What to write next, oldest first, for one vectored write.
     pub(super) fn slices(&mut self) -> Vec<IoSlice<'_>> {
-        for piece in self.pieces.iter_mut().take(MOST_SLICES / 2) {
+        for piece in self.pieces.iter_mut().take(MOST_SLICES) {
             if let Piece::Gaps(gaps) = piece {
                 let mut bytes = Vec::new();
                 for (&id, &count) in gaps.iter() {
@@ -328,7 +445,10 @@ impl Queue {
             }
         }
         let mut slices = Vec::with_capacity(MOST_SLICES.min(self.pieces.len() * 2));
-        for piece in self.pieces.iter().take(MOST_SLICES / 2) {
+        for piece in &self.pieces {
+            if slices.len() + 2 > MOST_SLICES {
+                break;
+            }
             match piece {
                 Piece::Frames { bytes, start, .. } => {
                     slices.push(IoSlice::new(bytes.get(*start..).unwrap_or_default()));
@@ -341,6 +461,8 @@ impl Queue {
                     }
                     slices.push(IoSlice::new(data.get(data_from..).unwrap_or_default()));
                 }
+                // What finds no place comes before what follows it.
+                Piece::Run(run) => run.slices(MOST_SLICES, &mut slices),
                 Piece::Gaps(_) => break,
             }
         }
@@ -354,6 +476,7 @@ impl Queue {
             let (length, start) = match piece {
                 Piece::Frames { bytes, start, .. } => (bytes.len(), start),
                 Piece::Shared { head, data, start } => (head.len() + data.len(), start),
+                Piece::Run(run) => run.progress(),
                 Piece::Gaps(_) => return,
             };
             if sent < length - *start {

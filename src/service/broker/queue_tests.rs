@@ -159,3 +159,79 @@ fn many_small_drops_leave_few_pieces() {
         .collect();
     assert_eq!(oks, (0..2000).collect::<Vec<_>>());
 }
+
+/// A run of messages with the numbers from `first` on.
+fn run(first: u64, count: u64, data: &[u8]) -> Run {
+    let mut run = Run::default();
+    for sequence in first..first + count {
+        let stamp = Stamp {
+            connection: 1,
+            sequence,
+            uid: None,
+            gid: None,
+            pid: None,
+            flags: 0,
+        };
+        run.push(&Frame::Message {
+            id: 0,
+            subject: Subject::new(b"s").unwrap(),
+            stamp,
+            body: data,
+        });
+    }
+    run
+}
+
+#[test]
+fn a_run_is_shared_and_each_gets_its_own_id() {
+    for (bytes, count) in [(1100, 9), (100, 100), (0, 5)] {
+        let mut run = run(1, count, &vec![7; bytes]);
+        let total = run.bytes.len();
+        for sent in [0, 1, 8, 15, 16, 17, 40, total / 2, total - 1] {
+            for step in [13, 1000, 1 << 20] {
+                let mut out = Vec::new();
+                for id in [5, 5, 6] {
+                    run.set_id(id);
+                    let mut queue = Queue::default();
+                    queue.push_run(id, &mut run, sent);
+                    assert_eq!(queue.bytes(), total - sent);
+                    out = run.bytes[..sent].to_vec();
+                    out.extend(drain(&mut queue, step));
+                    assert_eq!(out, run.bytes, "{bytes} {sent} {step} {id}");
+                }
+                let all: Vec<_> = (1..=count).map(|n| (Kind::Message, 6, n)).collect();
+                assert_eq!(read(&out), all);
+            }
+        }
+    }
+    let mut one = run(1, 9, &[0; 1100]);
+    let held = one.share();
+    let mut queues = [Queue::default(), Queue::default()];
+    queues[0].push_run(1, &mut one, 0);
+    queues[1].push_run(2, &mut one, 0);
+    assert_eq!(Arc::strong_count(&held), 4, "it was copied");
+}
+
+#[test]
+fn of_a_shared_run_the_oldest_go() {
+    for id in [0, 9] {
+        for sent in [0, 1, 2067, 2068] {
+            let mut one = run(1, 10, &[0; 2019]);
+            one.share();
+            one.set_id(id);
+            let mut queue = Queue::default();
+            queue.push_run(id, &mut one, sent);
+            queue.push(&message(3, 11, b"after"));
+            queue.drop_oldest(3 * 2068, |dropped| dropped == id);
+            let mut out = one.bytes[..sent].to_vec();
+            out.extend(drain(&mut queue, 500));
+            let got = read(&out);
+            let kept = u64::try_from(sent.div_ceil(2068)).unwrap();
+            let mut all: Vec<_> = (1..=kept).map(|n| (Kind::Message, id, n)).collect();
+            all.push((Kind::Gap, id, 3));
+            all.extend((kept + 4..=10).map(|n| (Kind::Message, id, n)));
+            all.push((Kind::Message, 3, 11));
+            assert_eq!(got, all, "id {id}, sent {sent}");
+        }
+    }
+}

@@ -1,5 +1,9 @@
 //! Messages that are encoded once for all who get them.
 
+use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::Arc;
+
 use crate::frame::{Frame, HEADER_BYTES};
 
 /// Messages of one subject that go to several connections: encoded once, with
@@ -11,6 +15,122 @@ pub(super) struct Run {
     pub(super) starts: Vec<usize>,
     pub(super) longest: usize,
     id: u64,
+    shared: Option<Arc<SharedRun>>,
+}
+
+/// A run as it waits in queues: one copy for all who can't take it at once.
+#[derive(Debug)]
+pub(super) struct SharedRun {
+    bytes: Box<[u8]>,
+    /// Where each frame starts.
+    starts: Box<[usize]>,
+    /// The id in its frames.
+    id: u64,
+}
+
+impl SharedRun {
+    /// Number and place of the frame in which the byte at `at` lies.
+    fn frame_at(&self, at: usize) -> Option<(usize, Range<usize>)> {
+        if at >= self.bytes.len() {
+            return None;
+        }
+        let next = self.starts.partition_point(|start| *start <= at);
+        let number = next.checked_sub(1)?;
+        let end = self.starts.get(next).copied().unwrap_or(self.bytes.len());
+        Some((number, *self.starts.get(number)?..end))
+    }
+}
+
+/// A shared run in one queue, for one subscription.
+#[derive(Debug)]
+pub(super) struct QueuedRun {
+    run: Arc<SharedRun>,
+    /// The subscription.
+    pub(super) id: u64,
+    /// Its headers, where those of the run carry another id; else empty.
+    heads: Box<[u8]>,
+    /// What is before has left.
+    start: usize,
+}
+
+impl QueuedRun {
+    /// `sent` bytes have left already.
+    pub(super) fn new(run: Arc<SharedRun>, id: u64, sent: usize) -> Self {
+        let mut heads = Vec::new();
+        if run.id != id {
+            heads.reserve_exact(run.starts.len() * HEADER_BYTES);
+            for start in &run.starts {
+                heads.extend_from_slice(run.bytes.get(*start..start + 8).unwrap_or_default());
+                heads.extend_from_slice(&id.to_be_bytes());
+            }
+        }
+        Self {
+            run,
+            id,
+            heads: heads.into(),
+            start: sent,
+        }
+    }
+
+    pub(super) fn bytes_left(&self) -> usize {
+        self.run.bytes.len().saturating_sub(self.start)
+    }
+
+    /// Its length, and how much of that has left.
+    pub(super) fn progress(&mut self) -> (usize, &mut usize) {
+        (self.run.bytes.len(), &mut self.start)
+    }
+
+    /// What has not left, appended to `slices` as long as these are at most `most`.
+    pub(super) fn slices<'q>(&'q self, most: usize, slices: &mut Vec<IoSlice<'q>>) {
+        if self.heads.is_empty() {
+            let left = self.run.bytes.get(self.start..).unwrap_or_default();
+            slices.push(IoSlice::new(left));
+            return;
+        }
+        let mut at = self.start;
+        while slices.len() + 2 <= most
+            && let Some((number, frame)) = self.run.frame_at(at)
+        {
+            if let Some(head) = self.head(number, at - frame.start) {
+                slices.push(IoSlice::new(head));
+            }
+            let rest = at.max(frame.start + HEADER_BYTES)..frame.end;
+            slices.push(IoSlice::new(self.run.bytes.get(rest).unwrap_or_default()));
+            at = frame.end;
+        }
+    }
+
+    /// What is left of a header of which `sent` bytes have left.
+    fn head(&self, number: usize, sent: usize) -> Option<&[u8]> {
+        let first = number * HEADER_BYTES;
+        let head = self.heads.get(first + sent..first + HEADER_BYTES)?;
+        (!head.is_empty()).then_some(head)
+    }
+
+    /// Takes out the rest of a frame that has left in part, if there is one.
+    pub(super) fn take_torn(&mut self) -> Vec<u8> {
+        let Some((_, frame)) = self.run.frame_at(self.start) else {
+            return Vec::new();
+        };
+        let sent = self.start - frame.start;
+        if sent == 0 {
+            return Vec::new();
+        }
+        self.start = frame.end;
+        let mut bytes = self.run.bytes.get(frame).unwrap_or_default().to_vec();
+        if let Some(place) = bytes.get_mut(8..HEADER_BYTES) {
+            place.copy_from_slice(&self.id.to_be_bytes());
+        }
+        bytes.split_off(sent)
+    }
+
+    /// Drops the first frame, which has not left in part; returns its length.
+    pub(super) fn drop_first(&mut self) -> Option<usize> {
+        let (_, frame) = self.run.frame_at(self.start)?;
+        self.start = frame.end;
+        Some(frame.len())
+    }
 }
 
 impl Run {
@@ -18,6 +138,24 @@ impl Run {
         self.bytes.clear();
         self.starts.clear();
         (self.longest, self.id) = (0, 0);
+        self.shared = None;
+    }
+
+    /// One that queues can share.
+    pub(super) fn share(&mut self) -> Arc<SharedRun> {
+        let share = || {
+            Arc::new(SharedRun {
+                bytes: self.bytes.as_slice().into(),
+                starts: self.starts.as_slice().into(),
+                id: self.id,
+            })
+        };
+        Arc::clone(self.shared.get_or_insert_with(share))
+    }
+
+    /// The id in the shared one, or that would be.
+    pub(super) fn shared_id(&self) -> u64 {
+        self.shared.as_ref().map_or(self.id, |shared| shared.id)
     }
 
     /// Appends a frame with the id 0.

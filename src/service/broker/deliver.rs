@@ -137,7 +137,7 @@ impl Batch<'_> {
         } else {
             lock_all(&route)
         };
-        let permitted = self.still_permitted(&route);
+        let permitted = self.still_permitted(Action::Publish, &route.subject);
         if permitted && !locked.is_empty() {
             run.set_sequence(self.port.broker.places(count), route.subject.len());
             for (entries, mut out) in locked {
@@ -160,7 +160,7 @@ impl Batch<'_> {
             return;
         };
         let locked = lock_all(route);
-        let permitted = self.still_permitted(route);
+        let permitted = self.still_permitted(Action::Publish, &route.subject);
         if permitted && !locked.is_empty() {
             let stamp = self.port.member.stamp(self.port.broker.places(1));
             let mut shared = None;
@@ -183,13 +183,13 @@ impl Batch<'_> {
     }
 
     /// Asked again under the locks: a reload that has returned is obeyed.
-    fn still_permitted(&mut self, route: &Route) -> bool {
+    pub(super) fn still_permitted(&mut self, action: Action, subject: &str) -> bool {
         if self.port.reload == self.port.broker.reloads.load(Ordering::Acquire) {
             return true;
         }
         self.port.refresh_rights();
-        Subject::new(route.subject.as_bytes())
-            .is_some_and(|subject| self.port.rights.allow_subject(Action::Publish, subject))
+        let rights = &self.port.rights;
+        Subject::new(subject.as_bytes()).is_some_and(|of| rights.allow_subject(action, of))
     }
 
     fn say_published(&mut self, permitted: bool) {

@@ -185,8 +185,21 @@ impl Broker {
             });
             out.hand_over();
         }
-        // Who has asked for the rights before they changed has delivered by now.
-        drop(member.outbox.lock());
+        // Under this lock: who has asked for the rights before they changed has
+        // delivered by now, and who comes later asks again.
+        let taken = member
+            .outbox
+            .lock()
+            .revoke_requests(|subject| rights.allow_subject(Action::Serve, subject));
+        for number in taken {
+            let request = member.open().owed.remove(number);
+            if let Some(request) = request.filter(|request| request.end()) {
+                request.refuse(
+                    ErrorCode::Denied,
+                    "a reload took the responder's right away",
+                );
+            }
+        }
     }
 
     /// From here on nothing new is accepted: ERROR 9. The connections' own threads are

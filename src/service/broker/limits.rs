@@ -26,8 +26,9 @@ pub struct Limits {
     /// Subscriptions of one connection, and registrations of one connection;
     /// 64 times that for a uid.
     pub subscriptions: usize,
-    /// Requests of one connection that wait for their answer, and that one
-    /// connection owes an answer; 64 times that for a uid.
+    /// Requests of one connection that wait for their answer; 64 times that for a
+    /// uid. One connection owes answers to at most twice as many, and to one uid to
+    /// no more than it could still owe to others.
     pub requests: usize,
     /// From REQUEST to ERROR 4.
     pub request_timeout: Duration,
@@ -93,9 +94,13 @@ impl fmt::Display for Quota {
             Self::RegistrationsPerUid(n) => {
                 write!(f, "broker_subscriptions: {n} registrations for each uid")
             }
-            Self::Requests(n) => write!(f, "open requests: {n} for each connection"),
-            Self::RequestsPerUid(n) => write!(f, "open requests: {n} for each uid"),
-            Self::Responders => write!(f, "every responder is at its bound"),
+            Self::Requests(n) => {
+                write!(f, "broker_requests: {n} open requests for each connection")
+            }
+            Self::RequestsPerUid(n) => {
+                write!(f, "broker_requests: {n} open requests for each uid")
+            }
+            Self::Responders => f.write_str("broker_requests: every responder is at its bound"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::frame::Stamp;
+use crate::frame::{ErrorCode, Frame, Stamp};
 use crate::ids::{Gid, Pid, Uid};
 use crate::peer::Facts;
 
@@ -50,8 +50,74 @@ pub(super) struct Open {
     pub(super) asked: HashMap<u64, Arc<Request>>,
     /// The same, the oldest first, and some that have ended.
     pub(super) deadlines: VecDeque<Arc<Request>>,
-    /// Requests that it is to answer, by the broker's ids.
-    pub(super) owed: HashMap<u64, Arc<Request>>,
+    /// Requests that it is to answer.
+    pub(super) owed: Owed,
+}
+
+impl Open {
+    /// Forgets a request that went to nobody. It was the last one asked.
+    pub(super) fn give_up(&mut self, request: &Arc<Request>) {
+        self.asked.remove(&request.id);
+        let last = self.deadlines.back();
+        if last.is_some_and(|last| Arc::ptr_eq(last, request)) {
+            self.deadlines.pop_back();
+        }
+    }
+}
+
+/// Requests that a connection is to answer, by the broker's ids, and how many are
+/// whose.
+#[derive(Default)]
+pub(super) struct Owed {
+    requests: HashMap<u64, Arc<Request>>,
+    by_uid: Vec<(Option<Uid>, usize)>,
+}
+
+impl Owed {
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    pub(super) fn requests(&self) -> impl Iterator<Item = &Arc<Request>> {
+        self.requests.values()
+    }
+
+    /// Whether it may owe one more to `uid`, which may have `most` alone. There are
+    /// twice as many places, and nobody holds more of them than are free: so whoever
+    /// takes all that it can leaves some to each that comes after it.
+    pub(super) fn has_room(&self, uid: Option<Uid>, most: usize) -> bool {
+        let free = most.saturating_mul(2).saturating_sub(self.requests.len());
+        let held = self.by_uid.iter().find(|(of, _)| *of == uid);
+        held.map_or(0, |(_, held)| *held) < free
+    }
+
+    /// False if there is one of that number already.
+    pub(super) fn insert(&mut self, request: &Arc<Request>) -> bool {
+        if self.requests.contains_key(&request.number) {
+            return false;
+        }
+        self.requests.insert(request.number, Arc::clone(request));
+        let uid = request.requester.identity.uid;
+        match self.by_uid.iter_mut().find(|(of, _)| *of == uid) {
+            Some((_, held)) => *held += 1,
+            None => self.by_uid.push((uid, 1)),
+        }
+        true
+    }
+
+    pub(super) fn remove(&mut self, number: u64) -> Option<Arc<Request>> {
+        let request = self.requests.remove(&number)?;
+        let uid = request.requester.identity.uid;
+        if let Some(place) = self.by_uid.iter().position(|(of, _)| *of == uid)
+            && let Some((_, held)) = self.by_uid.get_mut(place)
+        {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                self.by_uid.swap_remove(place);
+            }
+        }
+        Some(request)
+    }
 }
 
 /// One request on its way. Whoever ends it first, ends it.
@@ -110,9 +176,18 @@ impl Request {
         }
     }
 
+    /// Tells the requester that there will be no answer. For the one who has ended it.
+    pub(super) fn refuse(self: &Arc<Self>, code: ErrorCode, text: &str) {
+        let mut out = self.requester.outbox.lock();
+        self.settle();
+        let id = self.id;
+        out.control(&Frame::Error { id, code, text });
+        out.push_out();
+    }
+
     /// The responder doesn't owe it any more.
     pub(super) fn forgive(&self) {
-        self.responder.open().owed.remove(&self.number);
+        self.responder.open().owed.remove(self.number);
     }
 }
 

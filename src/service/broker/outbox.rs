@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::frame::{ErrorCode, Frame, FrameLimit, HEADER_BYTES};
+use crate::frame::{ErrorCode, Frame, FrameLimit, HEADER_BYTES, Subject};
 
 use super::limits::{Account, Limits, Quota};
 use super::port::Ending;
@@ -71,6 +71,7 @@ pub(super) enum Refused {
     Quota(Quota),
     TooLarge,
     Gone,
+    Denied,
 }
 
 impl Outbox {
@@ -137,8 +138,8 @@ impl Out {
                     return;
                 }
             }
-            if sent == 0 && self.room_at_once(run.bytes.len()) {
-                self.queue.push(&run.bytes);
+            if self.reserve_within(run.bytes.len() - sent).is_ok() {
+                self.queue.push_run(id, run, sent);
                 return;
             }
         }
@@ -235,23 +236,25 @@ impl Out {
         self.reserve(length)
     }
 
-    /// Whether all of it fits without dropping anything.
-    fn room_at_once(&mut self, length: usize) -> bool {
-        length <= self.limits.pending_bytes && self.reserve(length).is_ok()
-    }
-
     /// A single frame is taken in any case, so that a bound below the largest
     /// frame doesn't cut a connection off.
     fn reserve(&mut self, length: usize) -> Result<(), Quota> {
         if self.queue.is_empty() {
             self.account.pending_bytes.add(length);
-        } else if self.queue.bytes() + length > self.limits.pending_bytes {
+            self.accounted += length;
+            return Ok(());
+        }
+        self.reserve_within(length)
+    }
+
+    /// Takes it into account if it is within the bounds.
+    fn reserve_within(&mut self, length: usize) -> Result<(), Quota> {
+        if self.queue.bytes() + length > self.limits.pending_bytes {
             return Err(Quota::Pending(self.limits.pending_bytes));
-        } else {
-            let limit = self.limits.pending_bytes_per_uid;
-            if !self.account.pending_bytes.try_add(length, limit) {
-                return Err(Quota::PendingPerUid(limit));
-            }
+        }
+        let limit = self.limits.pending_bytes_per_uid;
+        if !self.account.pending_bytes.try_add(length, limit) {
+            return Err(Quota::PendingPerUid(limit));
         }
         self.accounted += length;
         Ok(())
@@ -437,6 +440,14 @@ impl Out {
         self.queue.drop_all(Some(id));
         self.drop_oldest.remove(&id);
         self.release();
+    }
+
+    /// Takes back requests that wait and whose subject is not `permitted` any more;
+    /// returns their numbers.
+    pub(super) fn revoke_requests(&mut self, permitted: impl Fn(Subject<'_>) -> bool) -> Vec<u64> {
+        let taken = self.queue.take_requests(permitted);
+        self.release();
+        taken
     }
 }
 

@@ -193,18 +193,10 @@ impl Port {
             }
         }
         self.member.outbox.lock().close();
-        for request in open.owed.values().filter(|request| request.end()) {
-            let (id, text) = (request.id, "the responder has gone");
-            let mut out = request.requester.outbox.lock();
-            request.settle();
-            out.control(&Frame::Error {
-                id,
-                code: ErrorCode::Gone,
-                text,
-            });
-            out.push_out();
+        for request in open.owed.requests().filter(|request| request.end()) {
+            request.refuse(ErrorCode::Gone, "the responder has gone");
             if self.broker.is_stopping() {
-                out.wake();
+                request.requester.outbox.lock().wake();
             }
         }
     }

@@ -46,6 +46,7 @@ enum Nobody {
     Serves,
     HasRoom,
     AcceptsSoMuch,
+    MayBeAsked,
 }
 
 impl Batch<'_> {
@@ -70,6 +71,9 @@ impl Batch<'_> {
                     ErrorCode::TooLarge,
                     "no responder accepts so large a frame",
                 );
+            }
+            Nobody::MayBeAsked => {
+                self.refuse(id, ErrorCode::Denied, "no permit to request this any more");
             }
         }
     }
@@ -116,11 +120,12 @@ impl Batch<'_> {
         let broker = Arc::clone(&self.port.broker);
         while let Some((number, entry)) = broker.next_in_turn(responders, &tried) {
             tried.push(number);
-            match self.ask(&entry.member, id, subject, body) {
+            match self.ask(entry, id, subject, body) {
                 Ok(()) => return Ok(()),
                 Err(Refused::Gone) => (),
                 Err(Refused::Quota(_)) => nobody = Nobody::HasRoom,
                 Err(Refused::TooLarge) => nobody = Nobody::AcceptsSoMuch,
+                Err(Refused::Denied) => return Err(Nobody::MayBeAsked),
             }
         }
         Err(nobody)
@@ -129,12 +134,12 @@ impl Batch<'_> {
     /// Delivers the request to one responder.
     fn ask(
         &mut self,
-        responder: &Arc<Member>,
+        entry: &Entry,
         id: u64,
         subject: Subject<'_>,
         body: &[u8],
     ) -> Result<(), Refused> {
-        let member = Arc::clone(&self.port.member);
+        let (member, responder) = (Arc::clone(&self.port.member), &entry.member);
         let number = self.port.numbers.next().ok_or(Refused::Gone)?;
         let deadline = self.now + self.port.limits.request_timeout;
         let request = Request::new(&member, id, responder, number, deadline);
@@ -145,47 +150,64 @@ impl Batch<'_> {
             open.asked.insert(id, Arc::clone(&request));
             open.deadlines.push_back(Arc::clone(&request));
         }
-        if let Err(refused) = self.owe(responder, &request) {
-            request.end();
-            member.open().asked.remove(&id);
-            return Err(refused);
-        }
-        let taken = {
-            let mut out = responder.outbox.lock();
-            let stamp = member.stamp(self.port.broker.places(1));
-            let taken = out.append(&Frame::Deliver {
-                id: number,
-                subject,
-                stamp,
-                body,
-            });
-            self.touch(responder, &mut out);
-            taken
-        };
+        let taken = self
+            .owe(responder, &request)
+            .and_then(|()| self.deliver(entry, number, subject, body));
         if taken.is_ok() || !request.end() {
             // Delivered, or ended meanwhile by the responder's leaving, which has
             // told the requester.
             return Ok(());
         }
-        responder.open().owed.remove(&number);
-        member.open().asked.remove(&id);
+        responder.open().owed.remove(number);
+        member.open().give_up(&request);
+        taken
+    }
+
+    fn deliver(
+        &mut self,
+        entry: &Entry,
+        number: u64,
+        subject: Subject<'_>,
+        body: &[u8],
+    ) -> Result<(), Refused> {
+        let mut out = entry.member.outbox.lock();
+        // Asked again under the lock: what has been ended or taken away by now gets
+        // nothing any more.
+        if !entry.is_alive() {
+            return Err(Refused::Gone);
+        }
+        if !self.still_permitted(Action::Request, subject.as_str()) {
+            return Err(Refused::Denied);
+        }
+        let stamp = self.port.member.stamp(self.port.broker.places(1));
+        let taken = out.append(&Frame::Deliver {
+            id: number,
+            subject,
+            stamp,
+            body,
+        });
+        self.touch(&entry.member, &mut out);
         taken
     }
 
     fn owe(&self, responder: &Member, request: &Arc<Request>) -> Result<(), Refused> {
         let mut open = responder.open();
-        if open.closed || open.owed.contains_key(&request.number) {
+        if open.closed {
             return Err(Refused::Gone);
         }
-        if open.owed.len() >= self.port.limits.requests {
+        let uid = self.port.member.identity.uid;
+        if !open.owed.has_room(uid, self.port.limits.requests) {
             return Err(Refused::Quota(Quota::Responders));
         }
-        open.owed.insert(request.number, Arc::clone(request));
-        Ok(())
+        if open.owed.insert(request) {
+            Ok(())
+        } else {
+            Err(Refused::Gone)
+        }
     }
 
     pub(super) fn reply(&mut self, number: u64, body: &[u8]) {
-        let request = self.port.member.open().owed.remove(&number);
+        let request = self.port.member.open().owed.remove(number);
         let Some(request) = request.filter(|request| request.end()) else {
             return self.refuse(number, ErrorCode::Gone, "no such request is open");
         };
@@ -196,7 +218,7 @@ impl Batch<'_> {
         request.settle();
         let stamp = self.port.member.stamp(self.port.broker.places(1));
         match out.append(&Frame::Answer { id, stamp, body }) {
-            Ok(()) | Err(Refused::Gone) => (),
+            Ok(()) | Err(Refused::Gone | Refused::Denied) => (),
             Err(Refused::TooLarge) => {
                 let text = "the answer is larger than you accept";
                 out.control(&Frame::Error {
@@ -212,5 +234,63 @@ impl Batch<'_> {
             // It may have been the last thing that it waited for.
             out.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, IoSlice};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::frame::{FrameLimit, Pattern};
+    use crate::peer::{Fact, Facts};
+    use crate::service::broker::{Broker, Identity, Limits, Permits, Port, Sink};
+
+    struct Nowhere;
+
+    impl Sink for Nowhere {
+        fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        }
+
+        fn wake(&self) {}
+    }
+
+    fn join(broker: &Arc<Broker>, connection: u64, accepts: FrameLimit) -> Port {
+        let identity = Identity {
+            connection,
+            uid: None,
+            gid: None,
+            pid: None,
+            flags: 0,
+        };
+        broker.join(
+            identity,
+            Facts::of(Fact::Unasked),
+            Arc::new(Nowhere),
+            accepts,
+        )
+    }
+
+    #[test]
+    fn what_nobody_takes_is_forgotten_though_another_request_stays_open() {
+        let broker = Broker::new(Limits::default(), Permits::default());
+        let mut server = join(&broker, 1, FrameLimit::MIN);
+        let mut asker = join(&broker, 2, FrameLimit::MIN);
+        let pattern = Pattern::new(b"s").unwrap();
+        let now = Instant::now();
+        server.batch(now).frame(&Frame::Serve { id: 1, pattern });
+        let subject = Subject::new(b"s").unwrap();
+        let large = [0; 2000];
+        for (id, body) in (0..1000).map(|id| (id, if id == 0 { &[][..] } else { &large })) {
+            asker
+                .batch(now)
+                .frame(&Frame::Request { id, subject, body });
+        }
+        let open = asker.member.open();
+        assert_eq!((open.asked.len(), open.deadlines.len()), (1, 1));
+        assert!(server.member.open().owed.requests().count() == 1);
+        assert_eq!(asker.member.account.requests.get(), 1);
     }
 }

@@ -1,0 +1,270 @@
+//! Every bound of the broker, one below it, at it, and one beyond: what is refused, with
+//! which words, and that nobody else pays for it.
+#![cfg(feature = "broker")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test"
+)]
+
+#[path = "broker_support/fake.rs"]
+mod fake;
+
+use fake::{Client, Got, bodies, codes, dropping, hub, pattern, publish, request, subscribe};
+use secure_socket::frame::{ErrorCode, Frame};
+use secure_socket::service::broker::Limits;
+
+/// The length of a message on the subject `a` with a body of so many bytes.
+fn message_bytes(body: usize) -> usize {
+    16 + 1 + 32 + body
+}
+
+fn serve(id: u64) -> Frame<'static> {
+    let pattern = pattern("s");
+    Frame::Serve { id, pattern }
+}
+
+fn texts(got: &[Got]) -> Vec<&str> {
+    got.iter()
+        .filter_map(|got| match got {
+            Got::Error(.., text) => Some(text.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// How many messages of subscription 1 were dropped.
+fn missed(got: &[Got]) -> u64 {
+    got.iter()
+        .map(|got| match got {
+            Got::Gap(1, count) => *count,
+            _ => 0,
+        })
+        .sum()
+}
+
+/// Does something so many times, and expects the last to be refused with these words.
+#[track_caller]
+fn only_the_last_is_refused(got: &[Got], count: u64, text: &str) {
+    let refused: Vec<u64> = codes(got)
+        .iter()
+        .filter(|(_, code)| *code == Some(ErrorCode::Quota.to_wire()))
+        .map(|(id, _)| *id)
+        .collect();
+    assert_eq!(refused, [count]);
+    assert_eq!(texts(got), [text]);
+}
+
+#[test]
+fn subscriptions_registrations_and_requests_of_a_connection() {
+    for limit in [1, 2, 256] {
+        let limits = Limits {
+            subscriptions: limit,
+            requests: limit,
+            ..Limits::default()
+        };
+        let broker = hub(limits);
+        let mut one = Client::join(&broker, 1, 1);
+        let mut other = Client::join(&broker, 2, 2);
+        let count = u64::try_from(limit).unwrap() + 1;
+        for id in 1..=count {
+            one.send(&[subscribe(id, "a")]);
+        }
+        let text = format!("broker_subscriptions: {limit} subscriptions for each connection");
+        only_the_last_is_refused(&one.read(), count, &text);
+        for id in 1..=count {
+            one.send(&[serve(id)]);
+        }
+        let text = format!("broker_subscriptions: {limit} registrations for each connection");
+        only_the_last_is_refused(&one.read(), count, &text);
+        for id in 1..=count {
+            other.send(&[request(id, "s", b"")]);
+        }
+        let text = format!("broker_requests: {limit} open requests for each connection");
+        only_the_last_is_refused(&other.read(), count, &text);
+        assert_eq!(broker.stats().requests, limit);
+        // One that ends makes room for one.
+        let asked = one.read();
+        let Got::Deliver { id, .. } = asked[0] else {
+            panic!("{asked:?}")
+        };
+        one.send(&[Frame::Reply { id, body: b"" }]);
+        other.send(&[request(500, "s", b""), request(501, "s", b"")]);
+        assert_eq!(codes(&other.read()), [(501, Some(6))]);
+    }
+}
+
+#[test]
+fn requests_of_a_uid() {
+    let limits = Limits {
+        requests: 1,
+        ..Limits::default()
+    };
+    let broker = hub(limits);
+    // Each of them owes one uid one answer.
+    let mut servers: Vec<_> = (1..=65).map(|n| Client::join(&broker, n, 1)).collect();
+    servers
+        .iter_mut()
+        .for_each(|server| server.send(&[serve(1)]));
+    let mut askers: Vec<_> = (101..=165).map(|n| Client::join(&broker, n, 2)).collect();
+    for (number, asker) in askers.iter_mut().enumerate() {
+        asker.send(&[request(1, "s", b"")]);
+        let got = asker.read();
+        if number < 64 {
+            assert!(got.is_empty(), "{number}: {got:?}");
+        } else {
+            only_the_last_is_refused(&got, 1, "broker_requests: 64 open requests for each uid");
+        }
+    }
+    let mut stranger = Client::join(&broker, 200, 3);
+    stranger.send(&[request(1, "s", b"")]);
+    assert!(stranger.read().is_empty());
+}
+
+#[test]
+fn one_user_leaves_room_at_a_responder_for_others() {
+    let limits = Limits {
+        requests: 8,
+        ..Limits::default()
+    };
+    let broker = hub(limits);
+    let mut server = Client::join(&broker, 1, 1);
+    server.send(&[serve(1)]);
+    server.read();
+    let mut held = Vec::new();
+    for uid in 2..7_u32 {
+        // As many connections as it likes, each with as many requests as it may have.
+        let mut taken = 0;
+        for connection in 0..3 {
+            let mut greedy = Client::join(&broker, u64::from(uid * 10 + connection), uid);
+            for id in 0..8 {
+                greedy.send(&[request(id, "s", b"")]);
+            }
+            let refused = greedy.read();
+            for text in texts(&refused) {
+                assert_eq!(text, "broker_requests: every responder is at its bound");
+            }
+            taken += 8 - refused.len();
+            held.push(greedy);
+        }
+        assert!(taken > 0, "uid {uid} gets nothing");
+        // The first half of 16 places, the next half of what is left, and so on.
+        assert_eq!(taken, [8, 4, 2, 1, 1][uid as usize - 2], "uid {uid}");
+    }
+    // What is answered is free again.
+    for got in server.read() {
+        let Got::Deliver { id, .. } = got else {
+            panic!("{got:?}")
+        };
+        server.send(&[Frame::Reply { id, body: b"" }]);
+    }
+    held[0].send(&[request(100, "s", b"")]);
+    assert!(texts(&held[0].read()).is_empty());
+}
+
+#[test]
+fn bytes_of_a_connection() {
+    // Ten messages of 100 bytes wait; does an eleventh fit?
+    let eleven = 11 * message_bytes(100);
+    for (limit, fits) in [(eleven - 1, false), (eleven, true), (eleven + 1, true)] {
+        for drop_oldest in [false, true] {
+            let limits = Limits {
+                pending_bytes: limit,
+                ..Limits::default()
+            };
+            let broker = hub(limits);
+            let mut publisher = Client::join(&broker, 1, 1);
+            let mut slow = Client::join(&broker, 2, 2);
+            slow.send(&[if drop_oldest {
+                dropping(1, "a")
+            } else {
+                subscribe(1, "a")
+            }]);
+            slow.read();
+            slow.room(0);
+            for number in 0..11 {
+                publisher.send(&[publish("a", &[number; 100])]);
+            }
+            assert_eq!(slow.port.outgoing().ending.is_some(), !fits && !drop_oldest);
+            let got = slow.read();
+            match (fits, drop_oldest) {
+                (true, _) => assert_eq!(bodies(&got).len(), 11),
+                (false, true) => {
+                    assert_eq!(got[0], Got::Gap(1, 1), "the oldest");
+                    assert_eq!(bodies(&got).len(), 10);
+                }
+                (false, false) => {
+                    assert!(bodies(&got).is_empty());
+                    assert_eq!(missed(&got), 11, "all that waited, and the one too many");
+                    let text = format!("broker_pending: {limit} bytes for each connection");
+                    assert_eq!(texts(&got), [text]);
+                }
+            }
+            assert_eq!(broker.stats().pending_bytes, 0);
+        }
+    }
+}
+
+#[test]
+fn bytes_of_a_uid() {
+    // Two connections, five messages each.
+    let ten = 10 * message_bytes(100);
+    for (limit, fits) in [(ten - 1, false), (ten, true), (ten + 1, true)] {
+        let limits = Limits {
+            pending_bytes_per_uid: limit,
+            ..Limits::default()
+        };
+        let broker = hub(limits);
+        let mut publisher = Client::join(&broker, 1, 1);
+        let mut slow: Vec<_> = (2..4).map(|n| Client::join(&broker, n, 2)).collect();
+        let mut other = Client::join(&broker, 9, 3);
+        for client in slow.iter_mut().chain([&mut other]) {
+            client.send(&[subscribe(1, "a")]);
+            client.read();
+            client.room(0);
+        }
+        for _ in 0..5 {
+            publisher.send(&[publish("a", &[0; 100])]);
+        }
+        let ended = slow
+            .iter()
+            .filter(|one| one.port.outgoing().ending.is_some());
+        assert_eq!(ended.count(), usize::from(!fits));
+        let got: Vec<Got> = slow.iter_mut().flat_map(Client::read).collect();
+        let text = format!("broker_pending_per_uid: {limit} bytes for each uid");
+        assert_eq!(texts(&got), vec![text.as_str(); usize::from(!fits)]);
+        assert_eq!(bodies(&other.read()).len(), 5);
+    }
+}
+
+#[test]
+fn many_connections_of_one_uid_hold_no_more_than_its_bound() {
+    // Each queue takes one frame in any case; a run of many must not count as one.
+    const CONNECTIONS: usize = 200;
+    let limits = Limits {
+        pending_bytes_per_uid: 64 << 10,
+        ..Limits::default()
+    };
+    let broker = hub(limits);
+    let mut publisher = Client::join(&broker, 1, 1);
+    let mut slow: Vec<_> = (0..CONNECTIONS as u64)
+        .map(|n| Client::join(&broker, 2 + n, 2))
+        .collect();
+    for client in &mut slow {
+        client.send(&[dropping(1, "a")]);
+        client.read();
+        client.room(0);
+    }
+    let run: Vec<_> = (0..100).map(|_| publish("a", &[0; 1000])).collect();
+    publisher.send(&run);
+    let held = broker.stats().pending_bytes;
+    let most = (64 << 10) + CONNECTIONS * message_bytes(1000);
+    assert!(held <= most, "{held} bytes, at most {most}");
+    for client in &mut slow {
+        let got = client.read();
+        let seen = u64::try_from(bodies(&got).len()).unwrap();
+        assert_eq!(seen + missed(&got), 100, "lost in silence");
+    }
+    assert_eq!(broker.stats().pending_bytes, 0);
+}

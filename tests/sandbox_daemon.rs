@@ -12,8 +12,10 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::ExitStatus;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use secure_socket::client::{Client, Event, Server};
+use secure_socket::frame::ErrorCode;
 use support::{Daemon, TempDir, round_trip};
 
 const WEB: u32 = 33;
@@ -265,21 +267,70 @@ fn relay_with_a_proxy_header_stands_behind_its_walls() {
 fn broker_stands_behind_its_walls() {
     needs!(root);
     for threads in THREADS {
-        check(&[threads, "service=broker"], &[], |daemon| {
-            let mut stream = daemon.connect();
-            // Greeting, then PING with the id 9.
-            stream
-                .write_all(b"SSB1\0\x01\0\0\0\x10\0\0\0\0\0\0")
-                .unwrap();
-            stream
-                .write_all(b"\0\0\0\0\x07\0\0\0\0\0\0\0\0\0\0\x09")
-                .unwrap();
-            let mut answer = [0; 32];
-            stream.read_exact(&mut answer).unwrap();
-            assert_eq!(&answer[..4], b"SSB1");
-            assert_eq!(answer[20], 0x08);
-        });
+        check(
+            &[threads, "service=broker", "request_timeout=1500ms"],
+            &[],
+            |daemon| {
+                let mut stream = daemon.connect();
+                // Greeting, then PING with the id 9.
+                stream
+                    .write_all(b"SSB1\0\x01\0\0\0\x10\0\0\0\0\0\0")
+                    .unwrap();
+                stream
+                    .write_all(b"\0\0\0\0\x07\0\0\0\0\0\0\0\0\0\0\x09")
+                    .unwrap();
+                let mut answer = [0; 32];
+                stream.read_exact(&mut answer).unwrap();
+                assert_eq!(&answer[..4], b"SSB1");
+                assert_eq!(answer[20], 0x08);
+                messages_of_every_kind(daemon);
+            },
+        );
     }
+}
+
+/// What is large, what waits in a queue and is drained, a request that ends by a reply
+/// and one that ends by the clock: each makes system calls of its own.
+fn messages_of_every_kind(daemon: &Daemon) {
+    let patience = Duration::from_secs(20);
+    let client = || Client::connect(&daemon.socket, &Server::root_or_self(), patience).unwrap();
+    let next = |client: &mut Client| client.next(Some(Instant::now() + patience)).unwrap();
+    let (mut one, mut other, mut third) = (client(), client(), client());
+    for client in [&mut other, &mut third] {
+        client.subscribe("a.>", true).unwrap();
+    }
+    // Another number for the same pattern, so that headers differ.
+    third.subscribe("a.*", true).unwrap();
+    for size in [20_000, 900_000] {
+        one.publish_confirmed("a.b", &vec![1; size]).unwrap();
+    }
+    for _ in 0..200 {
+        one.publish_later("a.b", &[2; 4000]).unwrap();
+    }
+    one.sync().unwrap();
+    for (client, count) in [(&mut other, 202), (&mut third, 404)] {
+        for _ in 0..count {
+            assert!(matches!(next(client), Some(Event::Message { .. })));
+        }
+    }
+    let mut responder = client();
+    responder.serve("now").unwrap();
+    for _ in 0..20 {
+        let id = one.ask("now", b"").unwrap();
+        let Some(Event::Deliver { id: number, .. }) = next(&mut responder) else {
+            panic!("no request");
+        };
+        responder.reply(number, b"yes").unwrap();
+        let answer = next(&mut one);
+        assert!(matches!(answer, Some(Event::Answer { id: of, .. }) if of == id));
+    }
+    // Longer than a receive blocks; then it is polled for.
+    let id = one.ask("now", b"").unwrap();
+    let end = next(&mut one);
+    assert!(
+        matches!(end, Some(Event::Error { id: of, code: ErrorCode::Timeout, .. }) if of == id),
+        "{end:?}"
+    );
 }
 
 #[test]

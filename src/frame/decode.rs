@@ -134,9 +134,14 @@ impl Decoder {
         self.start == self.end && matches!(self.state, State::Frames)
     }
 
+    /// Whether the buffer has grown for a large frame.
+    pub fn is_large(&self) -> bool {
+        self.buffer.len() > LARGEST_READ_BYTES
+    }
+
     /// Gives the buffer back if nothing is in it and it has grown for a large frame.
     pub fn rest(&mut self) {
-        if self.start == self.end && self.buffer.len() > LARGEST_READ_BYTES {
+        if self.start == self.end && self.is_large() {
             self.buffer = Vec::new();
             (self.start, self.end) = (0, 0);
         }

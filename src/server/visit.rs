@@ -329,28 +329,23 @@ impl Visit {
         let Stage::Serving(serving) = &self.stage else {
             return self.wait.until;
         };
-        let recheck = serving.recheck.as_ref().map(Recheck::due);
-        let ends = [
-            serving.lifetime_end(),
-            serving.first_byte_end(),
-            serving.idle_end(),
-        ];
-        ends.into_iter()
-            .chain([self.wait.until, recheck])
-            .flatten()
-            .min()
+        self.wait.until.into_iter().chain(serving.next_end()).min()
     }
 
     /// Whether the session may block in a receive: it waits for nothing else.
     pub(super) fn may_block(&self) -> bool {
+        let Stage::Serving(serving) = &self.stage else {
+            return false;
+        };
         let only_reads = Wait {
             client: Interest::READ,
+            until: self.wait.until,
             ..Wait::default()
         };
-        matches!(self.stage, Stage::Serving(_))
-            && self.shared.protocol.can_block()
+        self.shared.protocol.can_block()
             && self.wait == only_reads
-            && self.deadline().is_none()
+            && serving.session.may_block(&self.wait)
+            && serving.next_end().is_none()
             && self.peer_exit().is_none()
     }
 
@@ -392,6 +387,13 @@ impl Visit {
 }
 
 impl Serving {
+    /// The first of the driver's own bounds of time.
+    fn next_end(&self) -> Option<Instant> {
+        let recheck = self.recheck.as_ref().map(Recheck::due);
+        let ends = [self.lifetime_end(), self.first_byte_end(), self.idle_end()];
+        ends.into_iter().chain([recheck]).flatten().min()
+    }
+
     fn lifetime_end(&self) -> Option<Instant> {
         self.connection
             .timeouts()

@@ -10,6 +10,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
+#[cfg(feature = "broker")]
+use super::receiving::Receiving;
 use super::stream::Attended;
 use super::{CloseReason, Timeouts};
 use crate::listener::{Listener, Sealed};
@@ -34,6 +36,8 @@ pub struct Connection {
     forced: AtomicU8,
     /// What blocking services need besides; built-in ones do without.
     pub(super) attended: OnceLock<Box<Attended>>,
+    #[cfg(feature = "broker")]
+    receiving: Receiving,
 }
 
 /// What the driver knows of the socket.
@@ -78,6 +82,8 @@ impl Connection {
             sent: AtomicU64::new(0),
             forced: AtomicU8::new(NOT_FORCED),
             attended: OnceLock::new(),
+            #[cfg(feature = "broker")]
+            receiving: Receiving::default(),
         }
     }
 
@@ -179,6 +185,32 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    #[cfg(feature = "broker")]
+    /// Receives once, and blocks until something is there, somebody
+    /// [interrupts](Self::interrupt) it, or, if it is `bounded`, for [`BOUND`] at
+    /// most. `None` says that nothing has come.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub(crate) fn wait_and_recv(
+        &self,
+        buffer: &mut [u8],
+        bounded: bool,
+    ) -> io::Result<Option<usize>> {
+        if !self.receiving.enter(self.as_fd(), bounded)? {
+            return Ok(None);
+        }
+        let received = self.recv(buffer, true);
+        self.receiving.leave();
+        received
+    }
+
+    #[cfg(feature = "broker")]
+    /// Ends a [`wait_and_recv`](Self::wait_and_recv), the present one or the next.
+    pub(crate) fn interrupt(&self) {
+        self.receiving.interrupt(self.as_fd());
     }
 
     fn recv_watching(&self, buffer: &mut [u8], flags: RecvFlags) -> io::Result<Option<usize>> {

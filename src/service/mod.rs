@@ -18,6 +18,8 @@ pub mod broker;
 mod close;
 mod connection;
 mod echo;
+#[cfg(feature = "broker")]
+mod receiving;
 #[cfg(feature = "relay")]
 pub mod relay;
 mod session;

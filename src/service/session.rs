@@ -114,6 +114,12 @@ pub trait Session: Send {
     /// call on them must cope with `EAGAIN`.
     fn step(&mut self, connection: &Connection, turn: &mut Turn<'_>) -> Next;
 
+    /// Whether a receive may block instead of this wait, for data from the peer and
+    /// perhaps a time. Only a session that bounds its receives can say so of a time.
+    fn may_block(&self, wait: &Wait) -> bool {
+        wait.until.is_none()
+    }
+
     /// A second descriptor to wait on (a relay's upstream), with a number that
     /// changes whenever it is another one, so that the driver registers it anew.
     fn other(&self) -> Option<(BorrowedFd<'_>, u64)> {

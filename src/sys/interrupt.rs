@@ -8,7 +8,7 @@
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread::JoinHandle;
 
 const SIGNAL: libc::c_int = libc::SIGURG;
@@ -53,6 +53,55 @@ fn let_through() -> io::Result<()> {
     match unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut()) } {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// A thread of this process, by the kernel's number (gettid(2)). Once it has ended
+/// another may get its number, which is interrupted then; a system call that is
+/// repeated, as all must be, takes no harm.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ThreadId(libc::pid_t);
+
+impl ThreadId {
+    /// The calling thread. Asks the kernel once for each thread.
+    pub fn current() -> Self {
+        thread_local! {
+            // SAFETY: gettid(2) has no arguments and always succeeds.
+            static OWN: ThreadId = ThreadId(unsafe { libc::gettid() });
+        }
+        OWN.with(|own| *own)
+    }
+
+    /// Makes a system call in which it blocks return `EINTR`.
+    pub fn interrupt(self) {
+        // SAFETY: getpid(2) has no arguments and always succeeds.
+        let process = unsafe { libc::getpid() };
+        // SAFETY: tgkill(2) takes three numbers. The signal has a handler by
+        // `prepare`, or is ignored; for a thread that has ended it is an error.
+        unsafe { libc::syscall(libc::SYS_tgkill, process, self.0, SIGNAL) };
+    }
+}
+
+/// Which thread blocks, if one does.
+#[derive(Debug, Default)]
+pub struct Blocked(AtomicI32);
+
+impl Blocked {
+    /// It is this one. In one order with everything that is sequentially consistent.
+    pub fn set(&self, thread: ThreadId) {
+        self.0.store(thread.0, Ordering::SeqCst);
+    }
+
+    /// Nobody does.
+    pub fn clear(&self) {
+        self.0.store(0, Ordering::SeqCst);
+    }
+
+    /// Who does.
+    pub fn get(&self) -> Option<ThreadId> {
+        Some(self.0.load(Ordering::SeqCst))
+            .filter(|id| *id != 0)
+            .map(ThreadId)
     }
 }
 

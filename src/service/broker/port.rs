@@ -125,6 +125,11 @@ impl Port {
         open.asked.is_empty() && open.owed.is_empty()
     }
 
+    /// Whether it has subscriptions.
+    pub(super) fn subscribes(&self) -> bool {
+        !self.member.open().subscriptions.is_empty()
+    }
+
     /// Ends requests whose time has passed; returns when the next one's will have.
     pub fn tick(&mut self, now: Instant) -> Option<Instant> {
         loop {

@@ -59,8 +59,20 @@ impl Protocol for BrokerService {
         true
     }
 
+    fn can_block(&self) -> bool {
+        true
+    }
+
     fn open(&self, connection: &Arc<Connection>, waker: Option<Waker>) -> io::Result<Opened> {
         let waker = waker.ok_or_else(|| io::Error::other("the broker needs a waker"))?;
+        let waker = Waker::new({
+            let connection = Arc::clone(connection);
+            move || {
+                waker.wake();
+                // On the pool its thread may be blocked in a receive.
+                connection.interrupt();
+            }
+        });
         let names_executable = connection.authorized().names_executable();
         let proof = match (&self.inspector, connection.authorized().pid()) {
             (Some(inspector), Some(pid)) if names_executable => {

@@ -19,6 +19,7 @@ use super::outbox::Sink;
 use super::port::{Ending, Port};
 use super::proving::{Proved, Proving};
 use crate::frame::{Decoder, ErrorCode, Frame, FrameError, Greeting, Received, Side, Stamp};
+use crate::service::receiving::BOUND;
 use crate::service::{CloseReason, Connection, Interest, Next, Session, Turn, Wait, Waker};
 
 /// Reads that one step does at most, so that a busy connection leaves the thread
@@ -37,6 +38,9 @@ pub(super) struct BrokerSession {
     stage: Stage,
     /// When a connection that is ending closes at the latest.
     closes: Option<Instant>,
+    /// Waits for which it is told first, by the driver, before it blocks in a receive
+    /// again: one that others have to call, or to whom nothing comes, is better off so.
+    polls: u8,
 }
 
 enum Stage {
@@ -45,6 +49,29 @@ enum Stage {
     Proving(Proving),
     Joined(Port),
     Over(CloseReason),
+}
+
+/// See [`BrokerSession::polls`].
+const POLLS_AFTER_CALL: u8 = 16;
+
+/// How the first receive of a read is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Receive {
+    Now,
+    /// It may block; where it is `bounded`, not for long.
+    Blocking {
+        bounded: bool,
+    },
+}
+
+/// What a read has brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Came {
+    Nothing,
+    /// There may be more.
+    Some,
+    /// There was no more.
+    All,
 }
 
 /// The way out, shared with the threads of publishers.
@@ -96,29 +123,50 @@ impl BrokerSession {
             decoder,
             stage,
             closes: None,
+            polls: 0,
         }
     }
 
     fn go_on(&mut self, turn: &Turn<'_>) -> Next {
-        if self.closes.is_some_and(|at| at <= turn.now) {
-            return Next::Close(self.reason());
+        let mut now = turn.now;
+        if !turn.may_block {
+            self.polls = self.polls.saturating_sub(1);
         }
-        if self.greeting_due().is_some_and(|due| due <= turn.now) {
-            return Next::Close(CloseReason::FirstByteTimeout);
-        }
-        if let Some(until) = turn.stopping.or_else(|| self.broker.stops_at()) {
-            self.drain(until.saturating_duration_since(turn.now));
-        }
-        self.write();
-        if let Stage::Proving(_) = self.stage
-            && let Some(wait) = self.prove(turn.now)
-        {
-            return Next::Wait(wait);
-        }
-        let more = self.read(turn);
-        match self.wait(turn.now) {
-            Next::Wait(wait) if more && wait.client.read => Next::Again,
-            next => next,
+        loop {
+            if self.closes.is_some_and(|at| at <= now) {
+                return Next::Close(self.reason());
+            }
+            if self.greeting_due().is_some_and(|due| due <= now) {
+                return Next::Close(CloseReason::FirstByteTimeout);
+            }
+            if let Some(until) = turn.stopping.or_else(|| self.broker.stops_at()) {
+                self.drain(until.saturating_duration_since(now));
+            }
+            self.write();
+            if let Stage::Proving(_) = self.stage
+                && let Some(wait) = self.prove(now)
+            {
+                return Next::Wait(wait);
+            }
+            let receive = match self.wait_in_receive(now).filter(|_| turn.may_block) {
+                Some(wait) => Receive::Blocking {
+                    bounded: wait.until.is_some(),
+                },
+                None => Receive::Now,
+            };
+            let came = self.read(receive, &mut now);
+            // On the pool nobody else waits: to block in the next receive is cheaper
+            // than to be told first that there is something.
+            let goes_on = turn.may_block && came != Came::Nothing;
+            if goes_on && self.wait_in_receive(now).is_some() {
+                continue;
+            }
+            match self.wait(now) {
+                Next::Wait(wait) if came == Came::Some && wait.client.read && !turn.may_block => {
+                    return Next::Again;
+                }
+                next => return next,
+            }
         }
     }
 
@@ -127,6 +175,17 @@ impl BrokerSession {
     fn greeting_due(&self) -> Option<Instant> {
         let bound = self.connection.timeouts().first_byte?;
         matches!(self.stage, Stage::Greeting(_)).then(|| self.connection.opened() + bound)
+    }
+
+    /// What is waited for, if a receive may block for it at this moment. Asked anew
+    /// each time, as other threads write to the peer.
+    fn wait_in_receive(&mut self, now: Instant) -> Option<Wait> {
+        let Next::Wait(wait) = self.wait(now) else {
+            return None;
+        };
+        let is_far = |until: Instant| until > now + BOUND;
+        let waits = wait.client == Interest::READ && wait.until.is_none_or(is_far);
+        (waits && self.may_block(&wait)).then_some(wait)
     }
 
     /// Sends what waits for room.
@@ -164,39 +223,55 @@ impl BrokerSession {
         None
     }
 
-    /// Reads and does what there is. True if there may be more.
-    fn read(&mut self, turn: &Turn<'_>) -> bool {
+    /// Reads and does what there is; the first receive may block. `now` goes on if
+    /// it does.
+    fn read(&mut self, receive: Receive, now: &mut Instant) -> Came {
+        let mut came = Came::Nothing;
         for _ in 0..READS_PER_STEP {
             match &self.stage {
-                Stage::Over(_) => return false,
-                Stage::Joined(port) if port.outgoing().ending.is_some() => return false,
+                Stage::Over(_) => return came,
+                Stage::Joined(port) if port.outgoing().ending.is_some() => return came,
                 _ => (),
             }
+            // A large buffer is given back before it waits.
+            let is_first = came == Came::Nothing && !self.decoder.is_large();
             let space = self.decoder.space();
             let size = space.len();
-            match self.connection.recv(space, false) {
+            let received = match receive {
+                Receive::Blocking { bounded } if is_first => {
+                    let received = self.connection.wait_and_recv(space, bounded);
+                    *now = Instant::now();
+                    if matches!(received, Ok(None)) {
+                        self.polls = POLLS_AFTER_CALL;
+                    }
+                    received
+                }
+                _ => self.connection.recv(space, false),
+            };
+            match received {
                 Ok(None) => {
                     self.decoder.rest();
-                    return false;
+                    return came;
                 }
                 Ok(Some(0)) => {
                     self.stage = Stage::Over(CloseReason::Finished);
-                    return false;
+                    return came;
                 }
                 Ok(Some(count)) => {
                     self.decoder.filled(count);
-                    self.frames(turn.now);
+                    self.frames(*now);
+                    came = Came::Some;
                     if count < size {
-                        return false;
+                        return Came::All;
                     }
                 }
                 Err(error) => {
                     self.stage = Stage::Over(self.connection.reason_for(&error));
-                    return false;
+                    return came;
                 }
             }
         }
-        true
+        came
     }
 
     fn frames(&mut self, now: Instant) {
@@ -352,5 +427,12 @@ impl Drop for BrokerSession {
 impl Session for BrokerSession {
     fn step(&mut self, _connection: &Connection, turn: &mut Turn<'_>) -> Next {
         self.go_on(turn)
+    }
+
+    /// One that subscribes is not blocked in a receive: on a Unix-domain socket every
+    /// message that the peer takes would wake it, in vain.
+    fn may_block(&self, _wait: &Wait) -> bool {
+        let subscribes = matches!(&self.stage, Stage::Joined(port) if port.subscribes());
+        self.polls == 0 && !subscribes
     }
 }

@@ -111,9 +111,10 @@ fn who_cannot_be_recorded_is_not_served() {
     needs!(root);
     let dir = TempDir::new();
     let (path, option) = trail_in(&dir);
-    // The file may not grow beyond 4 KiB; the log goes to a pipe, which has no such limit.
-    let mut command = Command::new("sh");
-    let script = "ulimit -f 8; exec \"$0\" \"$@\" | cat";
+    // The file may not grow beyond 4 KiB; the log goes to a pipe, which has no such
+    // limit. The shell becomes the daemon, so that nobody is left behind.
+    let mut command = Command::new("bash");
+    let script = "exec > >(cat); ulimit -f 4; exec \"$0\" \"$@\"";
     command.args(["-c", script, env!("CARGO_BIN_EXE_secure_socket")]);
     let mut daemon = Daemon::spawn_by(command, &[&option, "trail_sync=no"]);
     daemon.wait_until_ready();

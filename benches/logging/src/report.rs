@@ -189,11 +189,14 @@ fn machine() -> String {
         "spdlog-rs", "tracing-appender", "tracing-subscriber", "flexi_logger", "log4rs", "slog-async",
         "slog-term", "ftlog", "fast_log", "fern", "crossbeam-queue",
     ];
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<&str> = load.split(' ').take(3).collect();
     format!(
-        "{}: {} processors ({}), Linux {}, {}; {}.",
+        "{}: {} processors ({}), load average at the end {}, Linux {}, {}; {}.",
         output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
         models.len(),
         models.first().unwrap_or(&"unknown"),
+        load.join(" "),
         output("uname", &["-r"]),
         output("rustc", &["--version"]),
         crates.map(version).join(", ")

@@ -124,7 +124,7 @@ impl Table {
     pub fn markdown(&self) -> String {
         let mut out = String::from(
             "# The broker beside others\n\n\
-             Written by `cargo bench --bench broker`; what the figures mean is said below.\n\n",
+             Written by `cargo bench --bench broker`.\n\n",
         );
         let _ = writeln!(out, "- machine: {}", machine());
         let _ = writeln!(out, "- kernel: {}", first("/proc/sys/kernel/osrelease"));

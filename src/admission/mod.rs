@@ -20,15 +20,18 @@
 mod abuse;
 mod ledger;
 mod limits;
+mod penalties;
 mod refusal;
 mod strikes;
 mod subject;
+mod ticket;
 
 pub use abuse::Abuse;
 pub use ledger::PROCESSES_PER_UID;
 pub use limits::{DEFAULT_REMEMBERED, Exception, Limits, Offences, Rate};
 pub use refusal::{Refusal, RefusalReason, Told};
 pub use subject::{ProcessKey, Subject, Who};
+pub(crate) use ticket::Ticket;
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -37,7 +40,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ledger::{Account, Key, Ledger};
+use penalties::{Penalties, penalty_of};
 use refusal::Fold;
+
+use crate::policy::Facts;
 
 /// A penalty that has just begun.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,6 +112,7 @@ pub(crate) struct Admission {
     book: Mutex<Book>,
     /// Written under the lock only.
     open: AtomicUsize,
+    penalties: Penalties,
 }
 
 #[derive(Debug)]
@@ -133,6 +140,7 @@ impl Admission {
         Self {
             book: Mutex::new(book),
             open: AtomicUsize::new(0),
+            penalties: Penalties::default(),
         }
     }
 
@@ -142,7 +150,7 @@ impl Admission {
         self.book().limits = Arc::new(limits);
     }
 
-    /// The bounds in force.
+    #[cfg(test)]
     pub(crate) fn limits(&self) -> Arc<Limits> {
         Arc::clone(&self.book().limits)
     }
@@ -152,6 +160,9 @@ impl Admission {
     /// # Errors
     /// The peer is under a penalty: it is to be closed unread.
     pub(crate) fn greet(&self, subject: &Subject, now: Instant) -> Result<(), Refusal> {
+        if !self.penalties.may_hold(now) {
+            return Ok(());
+        }
         let mut book = self.book();
         let key = Key {
             who: subject.who,
@@ -191,7 +202,37 @@ impl Admission {
         exception: Option<usize>,
         now: Instant,
     ) -> Result<Ticket, Refusal> {
+        self.enter_in(&mut self.book(), subject, exception, now)
+    }
+
+    /// As [`enter`](Self::enter), under the first of [`Limits::exceptions`] that
+    /// the facts meet.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub(crate) fn enter_known(
+        self: &Arc<Self>,
+        subject: &Subject,
+        facts: &Facts,
+        now: Instant,
+    ) -> Result<Ticket, Refusal> {
         let mut book = self.book();
+        if book.limits.exceptions.is_empty() {
+            return self.enter_in(&mut book, subject, None, now);
+        }
+        let limits = Arc::clone(&book.limits);
+        // Rules are not gone through under the lock.
+        drop(book);
+        self.enter_excepted(subject, limits.exception_for(facts), now)
+    }
+
+    fn enter_in(
+        self: &Arc<Self>,
+        book: &mut Book,
+        subject: &Subject,
+        exception: Option<usize>,
+        now: Instant,
+    ) -> Result<Ticket, Refusal> {
         let place = book.enter(subject, exception, self.open(), now)?;
         self.open.fetch_add(1, Ordering::Relaxed);
         Ok(Ticket {
@@ -212,6 +253,7 @@ impl Admission {
                 .strikes_for(subject.process, now)?
                 .strike(&limits, now)
         })?;
+        self.penalties.begun(length, now);
         Some(book.begun(length, subject))
     }
 
@@ -232,6 +274,9 @@ impl Admission {
                 .strikes_for(subject.process, now)?
                 .strike(&limits, now)
         });
+        if let Some(length) = length {
+            self.penalties.begun(length, now);
+        }
         AbuseNoticed {
             pattern,
             penalty: length.map(|length| book.begun(length, subject)),
@@ -411,14 +456,6 @@ impl Book {
     }
 }
 
-/// A penalty of the user as a whole comes before one of the process.
-fn penalty_of(account: &mut Account, subject: &Subject, now: Instant) -> Option<Refusal> {
-    account.strikes.refuse(false, now).or_else(|| {
-        let process = subject.process?;
-        account.strikes_of(Some(process))?.refuse(true, now)
-    })
-}
-
 /// Counts one more open connection and takes one token.
 fn take(
     account: &mut Account,
@@ -453,27 +490,6 @@ fn number_of(rule: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     rule.hash(&mut hasher);
     hasher.finish().max(1)
-}
-
-/// One admitted connection; its drop gives the place back.
-#[derive(Debug)]
-#[must_use = "the place is given back when the ticket is dropped"]
-pub(crate) struct Ticket {
-    admission: Arc<Admission>,
-    place: u32,
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let now = Instant::now();
-        let mut book = self.admission.book();
-        let limits = Arc::clone(&book.limits);
-        if let Some(account) = book.ledger.get(self.place) {
-            account.open = account.open.saturating_sub(1);
-        }
-        book.ledger.settle(self.place, &limits, now);
-        self.admission.open.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]

@@ -287,6 +287,9 @@ impl Facts {
     /// Those of a set that nobody has asked for yet.
     #[must_use]
     pub fn unasked(&self, needs: Needs) -> Needs {
+        if needs.is_empty() {
+            return Needs::NONE;
+        }
         let kinds = [
             (FactKind::Groups, self.groups.is_unasked()),
             (FactKind::Label, self.label.is_unasked()),

@@ -25,7 +25,7 @@ pub enum PidfdSource {
 /// the process is held only if a rule names one. Cheap to clone, may be shared.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    facts: Facts,
+    facts: Arc<Facts>,
     pidfd: Option<Result<Arc<OwnedFd>, Unreadable>>,
 }
 
@@ -51,7 +51,10 @@ impl Peer {
         let pid = facts.credentials.known().and_then(Credentials::pid);
         let wants_process = needs.has_any(Needs::PROCESS);
         let pidfd = wants_process.then(|| hold(socket, pid, source).map(Arc::new));
-        Self { facts, pidfd }
+        Self {
+            facts: Arc::new(facts),
+            pidfd,
+        }
     }
 
     /// A peer over the internet: it has an address, and no credentials.
@@ -61,13 +64,18 @@ impl Peer {
         facts.groups = Fact::Known(Vec::new());
         facts.label = Fact::Unreadable(Unreadable::Unsupported);
         Self {
-            facts,
+            facts: Arc::new(facts),
             pidfd: Some(Err(Unreadable::Unsupported)),
         }
     }
 
     /// What the socket said.
     pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The same, to be kept without a copy.
+    pub(crate) fn shared_facts(&self) -> &Arc<Facts> {
         &self.facts
     }
 

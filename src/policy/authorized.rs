@@ -10,7 +10,7 @@ use crate::ids::{Gid, Pid, Uid};
 use crate::peer::{Credentials, Exe, Fact, Facts};
 
 /// A peer that a policy admitted: by which rule, and on which facts. Only
-/// [`Policy::check`](super::Policy::check) makes one. Cheap to clone.
+/// [`Policy`](super::Policy) makes one. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Authorized {
     facts: Arc<Facts>,
@@ -20,9 +20,9 @@ pub struct Authorized {
 
 impl Authorized {
     /// Kept to this room, so that nobody admits himself.
-    pub(super) fn new(facts: &Facts, number: u32, rule: &Rule) -> Self {
+    pub(super) fn new(facts: Arc<Facts>, number: u32, rule: &Rule) -> Self {
         Self {
-            facts: Arc::new(facts.clone()),
+            facts,
             number,
             rule: rule.clone(),
         }

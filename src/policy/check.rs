@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use super::authorized::Authorized;
 use super::denial::{Denial, DenialReason, RuleKind, RuleRef};
 use super::outcome::{Outcome, Value};
@@ -17,6 +19,8 @@ pub struct Policy {
     /// Rules of others, whose facts are learnt once a peer is admitted.
     pub(super) others: Vec<Rule>,
     own_user: Uid,
+    /// Of all rules together, as each connection asks for them.
+    needs: Needs,
 }
 
 impl Policy {
@@ -28,11 +32,13 @@ impl Policy {
         } else {
             allow
         };
+        let needs = needs_of(allow.iter().chain(&deny));
         Self {
             allow,
             deny,
             others: Vec::new(),
             own_user,
+            needs,
         }
     }
 
@@ -41,7 +47,12 @@ impl Policy {
     /// can't be learnt for them does not change it.
     #[must_use]
     pub fn also_learning_for(self, others: Vec<Rule>) -> Self {
-        Self { others, ..self }
+        let needs = self.needs.and(needs_of(&others));
+        Self {
+            others,
+            needs,
+            ..self
+        }
     }
 
     /// The allow rules; number 1 comes first. Never empty.
@@ -61,8 +72,7 @@ impl Policy {
 
     /// All facts that any rule may ask for.
     pub fn needs(&self) -> Needs {
-        let rules = self.allow.iter().chain(&self.deny).chain(&self.others);
-        rules.fold(Needs::NONE, |needs, rule| needs.and(rule.needs()))
+        self.needs
     }
 
     /// The facts to learn next, because they can still change the verdict. Empty
@@ -71,15 +81,15 @@ impl Policy {
     /// What the socket answers comes first, then the process, the digest last; what
     /// only other rules ask for, after the verdict that admits.
     pub fn asks(&self, facts: &Facts) -> Needs {
+        // Rules that ask for nothing, or for nothing more, need not be gone through.
+        if facts.unasked(self.needs).is_empty() {
+            return Needs::NONE;
+        }
         let asks = self.asks_for_verdict(facts);
         if self.others.is_empty() || !asks.is_empty() || self.check(facts).is_err() {
             return asks;
         }
-        let others = self
-            .others
-            .iter()
-            .fold(Needs::NONE, |all, rule| all.and(rule.needs()));
-        next_stage(facts.unasked(others))
+        next_stage(facts.unasked(needs_of(&self.others)))
     }
 
     fn asks_for_verdict(&self, facts: &Facts) -> Needs {
@@ -108,22 +118,29 @@ impl Policy {
     ///
     /// The denial, with the rule that decided, and the fact that was missing.
     pub fn check(&self, facts: &Facts) -> Result<Authorized, Denial> {
-        let deny = outcomes(&self.deny, facts);
-        for wanted in [Value::True, Value::Unknown] {
-            let found = numbered(&self.deny, &deny).find(|(_, _, outcome)| outcome.now == wanted);
-            if let Some((number, rule, outcome)) = found {
-                return Err(denied_by(RuleKind::Deny, number, rule, outcome));
+        let (number, rule) = self.decide(facts)?;
+        Ok(Authorized::new(Arc::new(facts.clone()), number, rule))
+    }
+
+    /// As [`Policy::check`], and keeps these very facts instead of a copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`Policy::check`].
+    pub(crate) fn check_shared(&self, facts: &Arc<Facts>) -> Result<Authorized, Denial> {
+        let (number, rule) = self.decide(facts)?;
+        Ok(Authorized::new(Arc::clone(facts), number, rule))
+    }
+
+    fn decide(&self, facts: &Facts) -> Result<(u32, &Rule), Denial> {
+        if let Some((number, rule, outcome)) = first_met(&self.deny, facts) {
+            return Err(denied_by(RuleKind::Deny, number, rule, &outcome));
+        }
+        match first_met(&self.allow, facts) {
+            Some((number, rule, outcome)) if outcome.now == Value::True => Ok((number, rule)),
+            Some((number, rule, outcome)) => {
+                Err(denied_by(RuleKind::Allow, number, rule, &outcome))
             }
-        }
-        let allow = outcomes(&self.allow, facts);
-        let by = |wanted| {
-            numbered(&self.allow, &allow).find(move |(_, _, outcome)| outcome.now == wanted)
-        };
-        if let Some((number, rule, _)) = by(Value::True) {
-            return Ok(Authorized::new(facts, number, rule));
-        }
-        match by(Value::Unknown) {
-            Some((number, rule, outcome)) => Err(denied_by(RuleKind::Allow, number, rule, outcome)),
             None => Err(Denial::without_rule(DenialReason::NoRule)),
         }
     }
@@ -153,13 +170,24 @@ fn outcomes(rules: &[Rule], facts: &Facts) -> Vec<Outcome> {
     rules.iter().map(|rule| rule.outcome(facts)).collect()
 }
 
-fn numbered<'r>(
-    rules: &'r [Rule],
-    outcomes: &'r [Outcome],
-) -> impl Iterator<Item = (u32, &'r Rule, &'r Outcome)> {
-    (1..)
-        .zip(rules.iter().zip(outcomes))
-        .map(|(number, (rule, outcome))| (number, rule, outcome))
+/// The first rule that holds, with its number; if none does, the first of which it
+/// can't be said.
+fn first_met<'r>(rules: &'r [Rule], facts: &Facts) -> Option<(u32, &'r Rule, Outcome)> {
+    let mut unknown = None;
+    for (number, rule) in (1..).zip(rules) {
+        let outcome = rule.outcome(facts);
+        match outcome.now {
+            Value::True => return Some((number, rule, outcome)),
+            Value::Unknown => unknown = unknown.or(Some((number, rule, outcome))),
+            Value::False => {}
+        }
+    }
+    unknown
+}
+
+fn needs_of<'r>(rules: impl IntoIterator<Item = &'r Rule>) -> Needs {
+    let rules = rules.into_iter();
+    rules.fold(Needs::NONE, |needs, rule| needs.and(rule.needs()))
 }
 
 /// What open rules still ask for. A rule that is decided asks for nothing more,

@@ -137,18 +137,29 @@ impl Rule {
         self.outcome(facts).now == Value::True
     }
 
-    /// What the facts say about it.
+    /// What the facts say about it. A clause that holds and one that does not are
+    /// left at once: they ask for nothing more.
     pub(super) fn outcome(&self, facts: &Facts) -> Outcome {
-        self.clauses
-            .iter()
-            .map(|clause| {
-                clause
-                    .iter()
-                    .map(|criterion| Outcome::from(criterion.holds(facts)))
-                    .fold(Outcome::FALSE, Outcome::or)
-            })
-            .fold(Outcome::TRUE, Outcome::and)
+        let mut rule = Outcome::TRUE;
+        for clause in self.clauses.iter() {
+            rule = rule.and(outcome_of(clause, facts));
+            if rule.best == Value::False {
+                return Outcome::FALSE;
+            }
+        }
+        rule
     }
+}
+
+fn outcome_of(clause: &[Criterion], facts: &Facts) -> Outcome {
+    let mut any = Outcome::FALSE;
+    for criterion in clause {
+        any = any.or(Outcome::from(criterion.holds(facts)));
+        if any.worst == Value::True {
+            return Outcome::TRUE;
+        }
+    }
+    any
 }
 
 impl fmt::Display for Rule {

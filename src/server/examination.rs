@@ -28,7 +28,8 @@ pub(super) struct Candidate {
     socket: OwnedFd,
     accepted: Instant,
     peer: Peer,
-    facts: Facts,
+    /// Those of the peer, until more are learnt.
+    facts: Arc<Facts>,
     subject: Subject,
     rules: Arc<Rules>,
     doing: Doing,
@@ -57,7 +58,6 @@ struct Proof {
 }
 
 /// What became of a candidate.
-#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(super) enum Verdict {
     /// Undecided.
     Wait(Candidate, Wait),
@@ -66,6 +66,7 @@ pub(super) enum Verdict {
     /// To be served.
     Admitted {
         connection: Arc<Connection>,
+        rules: Arc<Rules>,
         subject: Subject,
         ticket: Ticket,
     },
@@ -105,7 +106,7 @@ impl Candidate {
             shared.refused(id, &subject, &refusal);
             return None;
         }
-        let facts = peer.facts().clone();
+        let facts = Arc::clone(peer.shared_facts());
         let socket = accepted.socket;
         let doing = Doing::Judging;
         Some(Self {
@@ -160,13 +161,16 @@ impl Candidate {
             if asks.is_empty() {
                 break;
             }
-            let later = rules.inspector.learn_now(&self.peer, &mut self.facts, asks);
+            let later = {
+                let facts = Arc::make_mut(&mut self.facts);
+                rules.inspector.learn_now(&self.peer, facts, asks)
+            };
             if !later.is_empty() {
                 self.doing = Doing::Learning(self.ask_checker(later, waker));
                 return Stage::GoesOn;
             }
         }
-        match rules.policy.check(&self.facts) {
+        match rules.policy.check_shared(&self.facts) {
             // A proof takes as long as the peer likes: it counts as open.
             Ok(authorized) if shared.must_prove(&rules, &authorized) => {
                 match self.take_place(shared, now) {
@@ -197,7 +201,7 @@ impl Candidate {
     fn learn(&mut self, answer: Answer, waker: Option<&Waker>, now: Instant) -> Stage {
         match take(&answer) {
             Some(process) => {
-                self.facts.absorb(process);
+                Arc::make_mut(&mut self.facts).absorb(process);
                 Stage::GoesOn
             }
             None => {
@@ -276,15 +280,14 @@ impl Candidate {
             self.doing = Doing::Confirming(answer);
             return Stage::Undecided(for_answer(waker, now));
         };
-        self.facts.absorb(process);
-        if !self.facts.process.is_unasked() {
-            self.facts.process = Fact::Unasked;
+        let facts = Arc::make_mut(&mut self.facts);
+        facts.absorb(process);
+        if !facts.process.is_unasked() {
+            facts.process = Fact::Unasked;
             let only = Needs::only(crate::peer::FactKind::Process);
-            self.rules
-                .inspector
-                .learn_now(&self.peer, &mut self.facts, only);
+            self.rules.inspector.learn_now(&self.peer, facts, only);
         }
-        match self.rules.policy.check(&self.facts) {
+        match self.rules.policy.check_shared(&self.facts) {
             Ok(authorized) => Stage::Authorized(authorized),
             Err(denial) => Stage::Denied(denial),
         }
@@ -307,10 +310,9 @@ impl Candidate {
         if self.ticket.is_some() {
             return true;
         }
-        let exception = shared.admission.limits().exception_for(&self.facts);
         let entered = shared
             .admission
-            .enter_excepted(&self.subject, exception, now);
+            .enter_known(&self.subject, &self.facts, now);
         match entered {
             Ok(ticket) => self.ticket = Some(ticket),
             Err(refusal) => {
@@ -352,6 +354,7 @@ impl Candidate {
         shared.catch_up(&rules, &connection);
         Verdict::Admitted {
             connection,
+            rules,
             subject,
             ticket,
         }

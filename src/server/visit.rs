@@ -50,10 +50,6 @@ struct Hangups {
     other: bool,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a visit stays where it is while it lasts"
-)]
 enum Stage {
     /// Not admitted yet.
     Candidate(Candidate),
@@ -159,6 +155,7 @@ impl Visit {
             Verdict::TurnedAway => Pace::Over(CloseReason::Finished),
             Verdict::Admitted {
                 connection,
+                rules,
                 subject,
                 ticket,
             } => {
@@ -176,7 +173,6 @@ impl Visit {
                         return Pace::Over(CloseReason::ServiceError);
                     }
                 };
-                let rules = self.shared.rules();
                 let authorized = connection.authorized();
                 let ends_with_peer =
                     rules.ends_with_peer(authorized) && connection.peer().pidfd().is_some();
@@ -329,7 +325,7 @@ impl Visit {
         let Stage::Serving(serving) = &self.stage else {
             return self.wait.until;
         };
-        self.wait.until.into_iter().chain(serving.next_end()).min()
+        earlier(self.wait.until, serving.next_end())
     }
 
     /// Whether the session may block in a receive: it waits for nothing else.
@@ -389,9 +385,10 @@ impl Visit {
 impl Serving {
     /// The first of the driver's own bounds of time.
     fn next_end(&self) -> Option<Instant> {
-        let recheck = self.recheck.as_ref().map(Recheck::due);
-        let ends = [self.lifetime_end(), self.first_byte_end(), self.idle_end()];
-        ends.into_iter().chain([recheck]).flatten().min()
+        // Asked several times for each round trip: with the defaults there is none.
+        let ends = earlier(self.lifetime_end(), self.first_byte_end());
+        let ends = earlier(ends, self.idle_end());
+        earlier(ends, self.recheck.as_ref().map(Recheck::due))
     }
 
     fn lifetime_end(&self) -> Option<Instant> {
@@ -415,6 +412,13 @@ impl Serving {
             .timeouts()
             .idle
             .map(|bound| self.moved + bound)
+    }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

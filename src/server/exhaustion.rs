@@ -5,6 +5,7 @@
 //! before it looks whether anybody is there.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,6 @@ impl AcceptError {
 #[derive(Debug)]
 struct State {
     wait: Duration,
-    waiting: usize,
     said: Option<Instant>,
     unsaid: u64,
     failures: u64,
@@ -65,13 +65,17 @@ struct State {
 pub(super) struct Exhaustion {
     state: Mutex<State>,
     freed: Condvar,
+    /// Whether the last accept failed, and how many wait: looked at for each
+    /// connection, which then need not take the lock. A wake that is missed costs
+    /// no more than the wait, which is bounded.
+    failing: AtomicBool,
+    waiting: AtomicUsize,
 }
 
 impl Exhaustion {
     pub(super) fn new() -> Self {
         let state = State {
             wait: FIRST_WAIT,
-            waiting: 0,
             said: None,
             unsaid: 0,
             failures: 0,
@@ -79,6 +83,8 @@ impl Exhaustion {
         Self {
             state: Mutex::new(state),
             freed: Condvar::new(),
+            failing: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
         }
     }
 
@@ -86,6 +92,7 @@ impl Exhaustion {
     /// how many failures there were since the last time it was said.
     pub(super) fn failed(&self, now: Instant) -> (Duration, Option<u64>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.failing.store(true, Ordering::SeqCst);
         let wait = state.wait;
         state.wait = (state.wait * 2).min(LONGEST_WAIT);
         state.unsaid += 1;
@@ -108,29 +115,27 @@ impl Exhaustion {
 
     /// Waits, at most `time`, for a connection to close.
     pub(super) fn wait(&self, time: Duration) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiting += 1;
-        let (mut state, _) = self
-            .freed
-            .wait_timeout(state, time)
-            .unwrap_or_else(PoisonError::into_inner);
-        state.waiting -= 1;
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        drop(self.freed.wait_timeout(state, time));
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// A connection closed: one who waits may try again.
     pub(super) fn freed(&self) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.waiting > 0 {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            // Whoever has counted itself waits by the time that the lock is free.
+            drop(self.state.lock().unwrap_or_else(PoisonError::into_inner));
             self.freed.notify_one();
         }
     }
 
     /// An accept succeeded: the next failure starts with a short wait again.
     pub(super) fn recovered(&self) {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .wait = FIRST_WAIT;
+        if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::SeqCst) {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.wait = FIRST_WAIT;
+        }
     }
 }
 

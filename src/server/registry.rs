@@ -4,13 +4,39 @@
 //! Sharded, so that workers that open and close at the same time rarely meet.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::service::Connection;
 
 const SHARDS: usize = 16;
 
-type Shard = Mutex<HashMap<u64, Arc<Connection>>>;
+type Open = HashMap<u64, Arc<Connection>, BuildHasherDefault<Spread>>;
+type Shard = Mutex<Open>;
+
+/// Spreads numbers that the server itself gives out, one after the other: no peer
+/// can choose them to collide.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    /// Half of splitmix64's finalizer: all bits reach all places.
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        self.0 = mixed ^ mixed >> 31;
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Registry {
@@ -40,15 +66,29 @@ impl Registry {
         all
     }
 
-    fn with<T>(
-        &self,
-        id: u64,
-        act: impl FnOnce(&mut HashMap<u64, Arc<Connection>>) -> T,
-    ) -> Option<T> {
+    fn with<T>(&self, id: u64, act: impl FnOnce(&mut Open) -> T) -> Option<T> {
         let place = usize::try_from(id % SHARDS as u64).unwrap_or(0);
         let shard = self.shards.get(place)?;
         Some(act(&mut shard
             .lock()
             .unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn numbers_of_one_shard_are_spread() {
+        let place = |id: u64| {
+            let mut spread = Spread::default();
+            spread.write_u64(id);
+            spread.finish() & 1023
+        };
+        let places: HashSet<u64> = (0..1024).map(|k| place(k * SHARDS as u64 + 3)).collect();
+        // As many as a random choice would fill, about 1 - 1/e, or more.
+        assert!(places.len() > 600, "{}", places.len());
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct Shared {
     pub(super) on_thread_start: OnThreadStart,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) rules: RwLock<Arc<Rules>>,
+    /// The address of those, to see without the lock whether they are others.
+    pub(super) rules_address: AtomicUsize,
     /// Whether visits need a waker: for the service, or for checks that another
     /// thread makes.
     pub(super) wakes: AtomicBool,
@@ -134,7 +136,16 @@ impl Shared {
     pub(super) fn set_rules(&self, rules: &Arc<Rules>) {
         let wakes = self.protocol.needs_waker() || rules.needs().has_any(Needs::PROC);
         self.wakes.store(wakes, Ordering::Relaxed);
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(rules);
+        let mut in_force = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        *in_force = Arc::clone(rules);
+        self.rules_address
+            .store(Arc::as_ptr(rules).addr(), Ordering::SeqCst);
+    }
+
+    /// Whether these are still the rules in force. Who holds them keeps their
+    /// address from being another's.
+    fn are_in_force(&self, rules: &Arc<Rules>) -> bool {
+        Arc::as_ptr(rules).addr() == self.rules_address.load(Ordering::SeqCst)
     }
 
     /// Whether a peer has to prove itself before the session begins. A service
@@ -151,12 +162,12 @@ impl Shared {
         if self.phase.is_forced() {
             connection.end_by_force(CloseReason::Stopping);
         }
-        let rules = self.rules();
-        if !Arc::ptr_eq(judged_by, &rules) {
-            let denied = super::recheck::judge_again(&rules, vec![Arc::clone(connection)]);
-            if !denied.is_empty() {
-                connection.end_by_force(CloseReason::NoLongerAdmitted);
-            }
+        if self.are_in_force(judged_by) {
+            return;
+        }
+        let again = vec![Arc::clone(connection)];
+        if !super::recheck::judge_again(&self.rules(), again).is_empty() {
+            connection.end_by_force(CloseReason::NoLongerAdmitted);
         }
     }
 

@@ -12,6 +12,7 @@ pub mod policy;
 pub mod sandbox;
 pub mod server;
 pub mod service;
+mod text;
 #[cfg(feature = "trail")]
 pub mod trail;
 

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::ids::{Gid, Pid, Uid};
+use crate::text::ShortText;
 
 /// Whether every user and group id has a meaning in this user namespace.
 ///
@@ -117,18 +118,19 @@ impl fmt::Display for Credentials {
         let Some((pid, uid, gid)) = self.raw else {
             return f.write_str("uid=none gid=none pid=none");
         };
-        let mark = |known: bool| if known { "" } else { "(unmapped)" };
-        write!(f, "uid={uid}{} ", mark(self.uid.is_some()))?;
-        write!(f, "gid={gid}{} ", mark(self.gid.is_some()))?;
-        write!(
-            f,
-            "pid={pid}{}",
-            if self.pid.is_some() {
-                ""
-            } else {
-                "(not visible)"
-            }
-        )
+        let mark = |known: bool, mark| if known { "" } else { mark };
+        let mut text = ShortText::<96>::new();
+        text.push("uid=")
+            .push_number(uid.into(), 1)
+            .push(mark(self.uid.is_some(), "(unmapped)"))
+            .push(" gid=")
+            .push_number(gid.into(), 1)
+            .push(mark(self.gid.is_some(), "(unmapped)"))
+            .push(" pid=")
+            .push(mark(pid >= 0, "-"))
+            .push_number(pid.unsigned_abs().into(), 1)
+            .push(mark(self.pid.is_some(), "(not visible)"));
+        f.write_str(text.as_str())
     }
 }
 
@@ -166,6 +168,11 @@ mod tests {
         assert_eq!(
             peer.to_string(),
             "uid=4294967295(unmapped) gid=4294967295(unmapped) pid=0(not visible)"
+        );
+        let lowest = Credentials::from_raw(i32::MIN, u32::MAX, u32::MAX, IdMaps::FULL);
+        assert_eq!(
+            lowest.to_string(),
+            "uid=4294967295(unmapped) gid=4294967295(unmapped) pid=-2147483648(not visible)"
         );
     }
 }

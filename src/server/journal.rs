@@ -1,13 +1,13 @@
 //! Says what was decided: to the log, and to an observer (trail, metrics).
 
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use crate::admission::{Abuse, AbuseNoticed, PassedOver, PenaltyStarted, Refusal, Subject};
 use crate::peer::{Facts, ProcessFacts};
-use crate::policy::Denial;
+use crate::policy::{Authorized, Denial};
 use crate::service::{CloseReason, Connection};
+use crate::text::ShortText;
 
 /// Watches all decisions, from the threads that make them. Must not block for long.
 pub trait Observer: Send + Sync {
@@ -43,24 +43,24 @@ pub trait Observer: Send + Sync {
 
 impl Observer for () {}
 
-/// Seconds with milliseconds, as durations stand in lines.
-struct Seconds(Duration);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:03}s", self.0.as_secs(), self.0.subsec_millis())
-    }
-}
+/// Bytes of the longest line below: one that every connection writes twice.
+const LINE: usize = 192;
 
 pub(super) fn admitted(observer: &dyn Observer, connection: &Connection) -> io::Result<()> {
     observer.admitted(connection)?;
-    let authorized = connection.authorized();
-    crate::info!(
-        conn = connection.id();
-        "peer admitted {} rule={}{}", authorized.facts(), authorized.rule_number(),
-        if authorized.is_forgeable() { " (forgeable)" } else { "" }
-    );
+    crate::info!(conn = connection.id(); "{}", admitted_line(connection.authorized()));
     Ok(())
+}
+
+fn admitted_line(authorized: &Authorized) -> ShortText<LINE> {
+    let mut line = ShortText::new();
+    line.push("peer admitted ").push_shown(authorized.facts());
+    line.push(" rule=")
+        .push_number(authorized.rule_number().into(), 1);
+    if authorized.is_forgeable() {
+        line.push(" (forgeable)");
+    }
+    line
 }
 
 pub(super) fn denied(observer: &dyn Observer, id: u64, facts: &Facts, denial: &Denial) {
@@ -116,12 +116,18 @@ pub(super) fn closed(
     lasted: Duration,
 ) {
     observer.closed(connection, reason, lasted);
-    let (received, sent) = connection.traffic();
-    crate::info!(
-        conn = connection.id();
-        "connection closed reason={reason} received={received} sent={sent} lasted={}",
-        Seconds(lasted)
-    );
+    crate::info!(conn = connection.id(); "{}", closed_line(connection.traffic(), reason, lasted));
+}
+
+fn closed_line(traffic: (u64, u64), reason: CloseReason, lasted: Duration) -> ShortText<LINE> {
+    let mut line = ShortText::new();
+    line.push("connection closed reason=").push(reason.code());
+    line.push(" received=").push_number(traffic.0, 1);
+    line.push(" sent=").push_number(traffic.1, 1);
+    line.push(" lasted=").push_number(lasted.as_secs(), 1);
+    line.push(".").push_number(lasted.subsec_millis().into(), 3);
+    line.push("s");
+    line
 }
 
 pub(super) fn abuse(
@@ -145,4 +151,42 @@ pub(super) fn pattern(facts: &Facts, process: Option<&ProcessFacts>, abuse: Abus
         "{facts} {abuse}: {count} times within a minute, pattern={}{shown}",
         abuse.code()
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Facts, Policy};
+
+    #[test]
+    fn the_lines_of_every_connection_have_room() {
+        let longest = CloseReason::ALL.into_iter().map(|reason| {
+            closed_line((u64::MAX, u64::MAX), reason, Duration::MAX)
+                .as_str()
+                .len()
+        });
+        assert!(longest.max().unwrap() < LINE);
+        let closed = closed_line(
+            (7, 0),
+            CloseReason::Finished,
+            Duration::from_micros(61_002_900),
+        );
+        let expect = "connection closed reason=finished received=7 sent=0 lasted=61.002s";
+        assert_eq!(closed.as_str(), expect);
+    }
+
+    #[test]
+    fn an_admission_names_the_peer_and_the_rule() {
+        let own = crate::ids::Uid::from_raw(4_294_967_294).unwrap();
+        let maps = crate::peer::IdMaps::FULL;
+        let peer = crate::peer::Credentials::from_raw(i32::MAX, own.as_raw(), u32::MAX, maps);
+        let facts = Facts::of(crate::peer::Fact::Known(peer));
+        let admitted = Policy::new(Vec::new(), Vec::new(), own)
+            .check(&facts)
+            .unwrap();
+        assert_eq!(
+            admitted_line(&admitted).as_str(),
+            "peer admitted uid=4294967294 gid=4294967295(unmapped) pid=2147483647 rule=1"
+        );
+    }
 }

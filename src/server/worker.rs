@@ -4,10 +4,11 @@
 //! The kernel wakes one idle worker for each connection, so there is no hand-off.
 //! A worker that leaves nobody behind in accept asks the supervisor for another.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
@@ -19,10 +20,16 @@ use crate::service::{Interest, Ready, Waker};
 use crate::sys;
 use crate::sys::buffer::PageBuffer;
 
+/// How long a worker waits before it gives the pages of its buffer back.
+const IDLE_BEFORE_RELEASE: Duration = Duration::from_secs(1);
+
 /// One thread of the pool.
 pub(super) struct Worker {
     shared: Arc<Shared>,
     buffer: PageBuffer,
+    /// Whether a session may have written to the buffer since it was given back.
+    /// A step that blocks is not counted: see [`wait_for`](Self::wait_for).
+    used: bool,
     /// Wakes this worker's session; kept from one connection to the next, as a
     /// late wake does no harm.
     wake: Option<(Arc<OwnedFd>, Waker)>,
@@ -31,11 +38,12 @@ pub(super) struct Worker {
 impl Worker {
     /// # Errors
     /// When the system gives no memory or no descriptor.
-    pub(super) fn new(shared: Arc<Shared>) -> std::io::Result<Self> {
+    pub(super) fn new(shared: Arc<Shared>) -> io::Result<Self> {
         let buffer = PageBuffer::new(BUFFER_SIZE)?;
         Ok(Self {
             shared,
             buffer,
+            used: false,
             wake: None,
         })
     }
@@ -66,7 +74,7 @@ impl Worker {
         }
     }
 
-    fn after_failed_accept(&self, error: &std::io::Error) {
+    fn after_failed_accept(&self, error: &io::Error) {
         match AcceptError::of(error) {
             AcceptError::Passing | AcceptError::Nothing => {}
             AcceptError::Exhausted => {
@@ -109,10 +117,31 @@ impl Worker {
         }
     }
 
-    /// Waits for what the visit waits for.
-    fn wait_for(&self, visit: &Visit, now: Instant) -> std::io::Result<Signals> {
+    /// Waits for what the visit waits for. If that takes long, the buffer's pages
+    /// are given back meanwhile: nothing in it outlives a step.
+    fn wait_for(&mut self, visit: &Visit, now: Instant) -> io::Result<Signals> {
         let deadline = visit.deadline();
-        let timeout = deadline.map(|until| sys::time::until(until, now));
+        let passed = |at: Option<Instant>| at.is_some_and(|at| Instant::now() >= at);
+        if self.used {
+            let release_at = Some(now + IDLE_BEFORE_RELEASE);
+            let until = deadline.into_iter().chain(release_at).min();
+            let mut signals = self.poll(visit, now, until)?;
+            // An interrupt ends the wait as well.
+            if signals != Signals::default() || !passed(release_at) {
+                signals.ready.expired = passed(deadline);
+                return Ok(signals);
+            }
+            self.buffer.release();
+        }
+        let mut signals = self.poll(visit, now, deadline)?;
+        signals.ready.expired = passed(deadline);
+        self.used = true;
+        Ok(signals)
+    }
+
+    /// Waits until something comes or it is time; `Ready::expired` is left out.
+    fn poll(&self, visit: &Visit, now: Instant, until: Option<Instant>) -> io::Result<Signals> {
+        let timeout = until.map(|until| sys::time::until(until, now));
         let wait = visit.wait();
         let client = Slot::new(
             visit.watch_client().and_then(|_| visit.client()),
@@ -136,7 +165,7 @@ impl Worker {
             client_hangup: wait.client.is_none() && !client.is_empty(),
             other_hangup: wait.other.is_none() && !other.is_empty(),
             woken: !wake.is_empty(),
-            expired: deadline.is_some_and(|until| Instant::now() >= until),
+            expired: false,
         };
         Ok(Signals {
             ready,
@@ -185,7 +214,7 @@ fn poll<const N: usize>(
     slots: [Slot<'_>; N],
     spare: BorrowedFd<'_>,
     timeout: Option<&rustix::event::Timespec>,
-) -> std::io::Result<[PollFlags; N]> {
+) -> io::Result<[PollFlags; N]> {
     let mut fds: [PollFd<'_>; N] =
         std::array::from_fn(|_| PollFd::from_borrowed_fd(spare, PollFlags::empty()));
     let present = || {

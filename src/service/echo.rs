@@ -3,10 +3,14 @@
 //! Two system calls for a round trip on the pool, where a receive may block. No
 //! data is kept but what the peer did not take at once; while some is left,
 //! nothing more is read, so memory is bounded by one read.
+//!
+//! Small messages pass over the stack, whose pages the thread has anyway. The
+//! driver's buffer is used once a peer sends more, until it has been quiet for a
+//! while; meanwhile no receive blocks, so that the driver can give its pages back.
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     CloseReason, Connection, Interest, Next, Opened, Protocol, Session, Turn, Wait, Waker,
@@ -14,6 +18,12 @@ use super::{
 
 /// How many reads one step may do before others have their turn.
 const READS_PER_STEP: usize = 16;
+
+/// Bytes of a small message.
+const SMALL: usize = 512;
+/// How long a peer that sent more has to be quiet to be taken for one that does not:
+/// longer than a driver takes to give its pages back.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// The service.
 #[derive(Debug, Default)]
@@ -33,19 +43,35 @@ impl Protocol for Echo {
     }
 
     fn open(&self, _connection: &Arc<Connection>, _waker: Option<Waker>) -> io::Result<Opened> {
-        Ok(Box::new(EchoSession { rest: None }))
+        Ok(Box::new(EchoSession {
+            rest: None,
+            bulk: false,
+        }))
     }
 }
 
 struct EchoSession {
     /// What the peer has not taken yet.
-    rest: Option<Rest>,
+    rest: Option<Box<Rest>>,
+    /// Whether more than small messages have come lately.
+    bulk: bool,
 }
 
 struct Rest {
     bytes: Box<[u8]>,
     sent: usize,
     until: Option<Instant>,
+}
+
+impl Rest {
+    fn new(left: &[u8], connection: &Connection) -> Self {
+        let bound = connection.timeouts().write;
+        Self {
+            bytes: left.into(),
+            sent: 0,
+            until: bound.map(|bound| Instant::now() + bound),
+        }
+    }
 }
 
 impl Session for EchoSession {
@@ -59,19 +85,27 @@ impl Session for EchoSession {
 
 impl EchoSession {
     fn go_on(&mut self, connection: &Connection, turn: &mut Turn<'_>) -> io::Result<Next> {
+        if turn.ready.expired && self.rest.is_none() {
+            self.bulk = false;
+        }
+        let packets = connection.is_packets();
         for round in 0.. {
             if let Some(wait) = self.flush(connection, turn)? {
                 return Ok(wait);
             }
+            let may_block = turn.may_block && !self.bulk;
             // On the pool, where nobody else waits, there is no need to give way.
-            if round == READS_PER_STEP && !turn.may_block {
+            if round == READS_PER_STEP && !may_block {
                 return Ok(Next::Again);
             }
-            let Some(received) = connection.recv(turn.buffer, turn.may_block)? else {
-                return Ok(Next::Wait(Wait {
-                    client: Interest::READ,
-                    ..Wait::default()
-                }));
+            let mut small = [0_u8; SMALL];
+            let buffer = match self.bulk || packets {
+                true => &mut *turn.buffer,
+                false => &mut small[..],
+            };
+            let room = buffer.len();
+            let Some(received) = connection.recv(buffer, may_block)? else {
+                return Ok(self.wait(turn));
             };
             if received == 0 {
                 if connection.is_at_end()? {
@@ -80,21 +114,31 @@ impl EchoSession {
                 connection.send(&[])?;
                 continue;
             }
-            let bytes = turn.buffer.get(..received).unwrap_or_default();
+            let bytes = buffer.get(..received).unwrap_or_default();
             let sent = connection.send(bytes)?.unwrap_or(0);
             if let Some(left) = bytes.get(sent..).filter(|left| !left.is_empty()) {
-                let until = connection
-                    .timeouts()
-                    .write
-                    .map(|bound| Instant::now() + bound);
-                self.rest = Some(Rest {
-                    bytes: left.into(),
-                    sent: 0,
-                    until,
-                });
+                self.rest = Some(Box::new(Rest::new(left, connection)));
+            }
+            self.bulk |= if packets {
+                received > SMALL
+            } else {
+                received == room
+            };
+            // A stream that gave less than there was room for has no more to give.
+            let is_empty = !packets && received < room && self.rest.is_none();
+            if is_empty && (self.bulk || !turn.may_block) {
+                return Ok(self.wait(turn));
             }
         }
         Ok(Next::Again)
+    }
+
+    fn wait(&self, turn: &Turn<'_>) -> Next {
+        Next::Wait(Wait {
+            client: Interest::READ,
+            until: self.bulk.then(|| turn.now + QUIET),
+            ..Wait::default()
+        })
     }
 
     /// Sends what is left. `None` once nothing is.

@@ -26,8 +26,8 @@ use crate::sys;
 use crate::sys::buffer::PageBuffer;
 
 const EVENTS_PER_WAIT: usize = 256;
-/// Newcomers taken at one wake-up, so that a flood of them can't starve those
-/// already served, and that other loops get their share.
+/// Newcomers taken at one wake-up at most, so that a flood of them can't starve
+/// those already served, and that other loops get their share.
 const ACCEPTS_PER_WAKE: usize = 16;
 
 /// How other threads reach a loop: tokens to wake, and an eventfd to be heard.
@@ -101,6 +101,11 @@ pub(super) struct EventLoop {
     buffer: PageBuffer,
     again: Vec<Token>,
     listening: bool,
+    /// Newcomers to take at the next wake-up: one, so that nobody is asked for who
+    /// is not there; twice as many while each wake-up finds all that it takes.
+    accepts: usize,
+    /// Whether the last wake-up, and whether this one, took as many as it could.
+    took_all: [bool; 2],
     /// After accept ran out of descriptors: when to try again.
     resume: Option<Instant>,
 }
@@ -121,6 +126,8 @@ impl EventLoop {
             buffer: PageBuffer::new(BUFFER_SIZE)?,
             again: Vec::new(),
             listening: false,
+            accepts: 1,
+            took_all: [false; 2],
             resume: None,
         })
     }
@@ -148,6 +155,7 @@ impl EventLoop {
                 Err(error) => return Err(error.into()),
             }
             let now = Instant::now();
+            self.choose_accepts();
             for event in &events {
                 self.on_event(*event, now, &mut woken);
             }
@@ -356,8 +364,17 @@ impl EventLoop {
         }
     }
 
+    fn choose_accepts(&mut self) {
+        let [before, last] = self.took_all;
+        self.accepts = match (before, last) {
+            (true, true) => (self.accepts * 2).min(ACCEPTS_PER_WAKE),
+            _ => 1,
+        };
+        self.took_all = [last, false];
+    }
+
     fn accept(&mut self, now: Instant) {
-        for _ in 0..ACCEPTS_PER_WAKE {
+        for _ in 0..self.accepts {
             if !self.shared.phase.is_running() || self.shared.must_pause() {
                 return;
             }
@@ -379,6 +396,7 @@ impl EventLoop {
                 AcceptError::Broken => return self.shared.listener_broke(&error),
             }
         }
+        self.took_all = [self.took_all[0], true];
     }
 
     fn seat(&mut self, accepted: crate::listener::Accepted, now: Instant) {

@@ -141,14 +141,16 @@ pub fn installed() -> Vec<Box<dyn System>> {
         Box::new(dbus::Dbus::Broker),
         Box::new(minimal::Minimal),
     ];
-    let is_there = |system: &Box<dyn System>| {
+    let is_there = |system: &dyn System| {
         let there = system.version().is_some();
         if !there {
             eprintln!("SKIP: {} is not installed", system.name());
         }
         there
     };
-    all.into_iter().filter(is_there).collect()
+    all.into_iter()
+        .filter(|system| is_there(&**system))
+        .collect()
 }
 
 fn program(name: &str) -> Option<PathBuf> {

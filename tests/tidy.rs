@@ -210,3 +210,62 @@ fn pure_rooms_forbid_unsafe_code() {
         }
     }
 }
+
+#[test]
+fn rooms_that_peers_reach_deny_what_panics() {
+    const HEADS: [&str; 9] = [
+        "frame/mod.rs",
+        "proc/mod.rs",
+        "policy/mod.rs",
+        "service/broker/mod.rs",
+        "service/relay/proxy/mod.rs",
+        "trail/chain.rs",
+        "trail/json.rs",
+        "trail/verify.rs",
+        "logging/escape.rs",
+    ];
+    const LINTS: [&str; 6] = [
+        "arithmetic_side_effects",
+        "expect_used",
+        "indexing_slicing",
+        "panic",
+        "unreachable",
+        "unwrap_used",
+    ];
+    // Where a lint is let off in them: each says why, there.
+    const LET_OFF: [(&str, &str); 4] = [
+        ("service/broker/outbox.rs", "arithmetic_side_effects"),
+        ("service/broker/queue.rs", "arithmetic_side_effects"),
+        ("service/broker/run.rs", "arithmetic_side_effects"),
+        ("service/relay/proxy/checksum.rs", "arithmetic_side_effects"),
+    ];
+    let sources = sources();
+    for head in HEADS {
+        let text = &sources[Path::new(head)];
+        let denied = text
+            .split_once("deny(")
+            .and_then(|(_, rest)| rest.split_once(')'));
+        let denied = denied.unwrap_or_else(|| panic!("{head} denies nothing")).0;
+        for lint in LINTS {
+            let name = format!("clippy::{lint}");
+            assert!(denied.contains(&name), "{head} does not deny {lint}");
+        }
+        let room = head.trim_end_matches("mod.rs");
+        for (path, text) in &sources {
+            let name = path.to_str().unwrap();
+            if !name.starts_with(room) || is_test_file(path) {
+                continue;
+            }
+            for line in code(text)
+                .lines()
+                .filter(|line| line.contains("allow(clippy"))
+            {
+                for lint in LINTS {
+                    let known = LET_OFF.iter().any(|(file, _)| *file == name);
+                    let named = line.contains(&format!("clippy::{lint}"));
+                    assert!(known || !named, "{name} allows {lint}");
+                }
+            }
+        }
+    }
+}

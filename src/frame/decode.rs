@@ -72,10 +72,10 @@ impl Decoder {
             (self.start, self.end) = (0, 0);
         } else if self.end == self.buffer.len() && self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+            (self.start, self.end) = (0, self.end.saturating_sub(self.start));
         }
         if self.end == self.buffer.len() {
-            let doubled = (self.buffer.len() * 2).max(FIRST_BUFFER_BYTES);
+            let doubled = self.buffer.len().saturating_mul(2).max(FIRST_BUFFER_BYTES);
             self.buffer.resize(doubled.min(self.largest_buffer()), 0);
         }
         self.buffer.get_mut(self.end..).unwrap_or_default()
@@ -84,13 +84,13 @@ impl Decoder {
     /// Says that so many bytes were put into [`Decoder::space`]. More than it
     /// held are not counted.
     pub fn filled(&mut self, bytes: usize) {
-        let before = self.end - self.start;
+        let before = self.end.saturating_sub(self.start);
         self.end = self.buffer.len().min(self.end.saturating_add(bytes));
         // A read that filled everything says that more is waiting: the next one
         // may bring more at once.
         if before == 0 && self.end == self.buffer.len() && self.end < LARGEST_READ_BYTES {
-            self.buffer
-                .resize((self.end * 2).min(LARGEST_READ_BYTES), 0);
+            let doubled = self.end.saturating_mul(2).min(LARGEST_READ_BYTES);
+            self.buffer.resize(doubled, 0);
         }
     }
 
@@ -113,7 +113,7 @@ impl Decoder {
             // What is being skipped must not be kept meanwhile.
             self.skip();
         }
-        given - bytes.len()
+        given.saturating_sub(bytes.len())
     }
 
     /// Everything that is whole by now. What the iterator was not asked for stays
@@ -178,7 +178,7 @@ impl<'a> Frames<'a> {
     fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
         let (taken, left) = self.bytes.split_at_checked(bytes)?;
         self.bytes = left;
-        *self.start += bytes;
+        *self.start = self.start.saturating_add(bytes);
         Some(taken)
     }
 
@@ -190,7 +190,7 @@ impl<'a> Frames<'a> {
             *self.state = if now == left {
                 State::Frames
             } else {
-                State::Skip(left - now)
+                State::Skip(left.saturating_sub(now))
             };
         }
     }
@@ -216,7 +216,7 @@ impl<'a> Frames<'a> {
             *self.state = State::Skip(header.length);
             return Ok(Some(Received::TooLarge(header)));
         }
-        let total = HEADER_BYTES + header.payload_bytes();
+        let total = HEADER_BYTES.saturating_add(header.payload_bytes());
         let Some(payload) = self.bytes.get(HEADER_BYTES..total) else {
             return Ok(None);
         };

@@ -20,7 +20,7 @@ impl Head {
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        let end = self.used + bytes.len();
+        let end = self.used.saturating_add(bytes.len());
         if let Some(place) = self.bytes.get_mut(self.used..end) {
             place.copy_from_slice(bytes);
             self.used = end;
@@ -43,7 +43,10 @@ impl Parts<'_> {
     }
 
     fn length(&self) -> usize {
-        self.subject.len() + self.fixed_bytes + self.data.len()
+        self.subject
+            .len()
+            .saturating_add(self.fixed_bytes)
+            .saturating_add(self.data.len())
     }
 }
 
@@ -60,7 +63,7 @@ impl<'a> Frame<'a> {
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
         let parts = self.parts();
-        out.reserve(HEADER_BYTES + parts.length());
+        out.reserve(HEADER_BYTES.saturating_add(parts.length()));
         out.extend_from_slice(&self.header(&parts).encode());
         out.extend_from_slice(parts.subject.as_bytes());
         out.extend_from_slice(parts.fixed());

@@ -289,7 +289,8 @@ impl Header {
         {
             return Err(FrameError::SubjectLength(kind, subject_length));
         }
-        let body = usize::try_from(length - u32::from(subject_length)).unwrap_or(usize::MAX);
+        let body = length.saturating_sub(u32::from(subject_length));
+        let body = usize::try_from(body).unwrap_or(usize::MAX);
         let (least, most) = kind.body();
         if body < least || body > most {
             return Err(FrameError::BodyLength(kind));

@@ -16,6 +16,17 @@
 //! ([`crate::service`]), sockets. The format itself is written down in
 //! [`protocol`], with test vectors in `tests/vectors/`.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod code;
 mod decode;

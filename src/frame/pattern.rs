@@ -96,7 +96,7 @@ fn checked(bytes: &[u8], wild: bool) -> Option<&str> {
     if bytes.is_empty() || bytes.len() > MAX_SUBJECT_BYTES {
         return None;
     }
-    let mut tokens = 1;
+    let mut tokens = 1_usize;
     let mut previous = b'.';
     for &byte in bytes {
         // A wildcard is a token of its own, and nothing follows `>`.
@@ -111,7 +111,7 @@ fn checked(bytes: &[u8], wild: bool) -> Option<&str> {
         if !fits {
             return None;
         }
-        tokens += usize::from(byte == b'.');
+        tokens = tokens.saturating_add(usize::from(byte == b'.'));
         previous = byte;
     }
     if previous == b'.' || tokens > MAX_TOKENS {

@@ -14,6 +14,17 @@
 //! | C1, U+2028, U+2029, bidirectional controls | `\u{85}` and so on |
 //!
 //! Not here: the escapes that JSON and RFC 5424 need besides.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::fmt::{self, Write};
 
@@ -147,7 +158,7 @@ pub fn unline(escaped: &str) -> Result<String, NotEscaped> {
     let mut rest = escaped;
     while let Some(character) = rest.chars().next() {
         let wrong = NotEscaped {
-            at: escaped.len() - rest.len(),
+            at: escaped.len().saturating_sub(rest.len()),
         };
         if character == '\\' {
             let (original, tail) = take_escape(rest).ok_or(wrong)?;
@@ -208,7 +219,7 @@ fn take_escape(text: &str) -> Option<(char, &str)> {
     // `\x41`, `\x1B` and `\u{00085}` are not how `line` writes anything.
     let mut canonical = String::new();
     push_escape(original, &mut canonical);
-    let taken = text.len() - tail.len();
+    let taken = text.len().saturating_sub(tail.len());
     (needs_escape(original) && text.get(..taken) == Some(canonical.as_str()))
         .then_some((original, tail))
 }

@@ -167,7 +167,7 @@ fn sha256(value: &str) -> Result<Criterion, CriterionError> {
     let digits = digits.ok_or_else(wrong)?;
     let bytes: Vec<u8> = digits
         .chunks(2)
-        .filter_map(|pair| Some(pair.first()? * 16 + pair.get(1)?))
+        .filter_map(|pair| pair.first()?.checked_mul(16)?.checked_add(*pair.get(1)?))
         .collect();
     let exact = digits.len() == 64;
     let digest = <[u8; 32]>::try_from(bytes).ok().filter(|_| exact);
@@ -228,14 +228,14 @@ fn distance(left: &str, right: &str) -> usize {
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (above, a) in left.iter().enumerate() {
         let mut diagonal = above;
-        let mut before = above + 1;
+        let mut before = above.saturating_add(1);
         if let Some(first) = row.first_mut() {
             *first = before;
         }
         for (cell, b) in row.iter_mut().skip(1).zip(&right) {
-            let replaced = diagonal + usize::from(a != b);
+            let replaced = diagonal.saturating_add(usize::from(a != b));
             diagonal = *cell;
-            before = replaced.min(before + 1).min(diagonal + 1);
+            before = before.min(diagonal).saturating_add(1).min(replaced);
             *cell = before;
         }
     }

@@ -25,8 +25,8 @@ pub(super) fn split(whole: Piece<'_>, separator: char) -> Vec<Piece<'_>> {
                 whole.text.get(start..at).unwrap_or(""),
                 start_column,
             ));
-            start = at + character.len_utf8();
-            start_column = whole.column + count + 1;
+            start = at.saturating_add(character.len_utf8());
+            start_column = whole.column.saturating_add(count).saturating_add(1);
         }
     }
     pieces.push(trimmed(whole.text.get(start..).unwrap_or(""), start_column));
@@ -44,9 +44,10 @@ pub fn split_list(text: &str) -> Vec<&str> {
 
 fn trimmed(text: &str, column: usize) -> Piece<'_> {
     let without_start = text.trim_start_matches([' ', '\t']);
-    let skipped = text.chars().count() - without_start.chars().count();
+    // Blanks are one byte each.
+    let skipped = text.len().saturating_sub(without_start.len());
     Piece {
-        column: column + skipped,
+        column: column.saturating_add(skipped),
         text: without_start.trim_end_matches([' ', '\t']),
     }
 }
@@ -71,7 +72,7 @@ pub(super) fn unescape(text: &str) -> Result<Vec<u8>, String> {
             }
             Some('x') => {
                 let mut digit = || characters.next().and_then(|c| c.to_digit(16));
-                let byte = digit().zip(digit()).map(|(high, low)| high * 16 + low);
+                let byte = digit().zip(digit()).map(|(high, low)| high << 4 | low);
                 let byte = byte.and_then(|value| u8::try_from(value).ok());
                 bytes.push(byte.ok_or("expected two hexadecimal digits after \"\\x\"")?);
             }
@@ -122,9 +123,9 @@ fn keep_outer_blanks(text: String) -> String {
     if inner.len() == text.len() {
         return text;
     }
-    let before = text.len() - text.trim_start_matches(' ').len();
-    let after = text.len() - before - inner.len();
-    format!("{}{inner}{}", "\\x20".repeat(before), "\\x20".repeat(after))
+    let (first, last) = (text.find(inner).unwrap_or(0), inner.len());
+    let after = text.len().saturating_sub(first.saturating_add(last));
+    format!("{}{inner}{}", "\\x20".repeat(first), "\\x20".repeat(after))
 }
 
 #[cfg(test)]

@@ -49,9 +49,8 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
         return None;
     }
     digits.iter().try_fold(0_u64, |value, digit| {
-        digit
-            .is_ascii_digit()
-            .then(|| value * 10 + u64::from(digit - b'0'))
+        let digit = char::from(*digit).to_digit(10)?;
+        value.checked_mul(10)?.checked_add(u64::from(digit))
     })
 }
 

@@ -5,6 +5,17 @@
 //! is all zeros. `check` is the first 8 bytes, 16 digits,
 //! of the SHA-256 of the line as far as `"prev":"…"` reaches: it tells damage to
 //! a line from damage to the one before, and holds nobody off.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::fmt;
 use std::io::Write;
@@ -159,8 +170,11 @@ fn unhex(digits: &str) -> Option<[u8; 32]> {
     {
         return None;
     }
-    for (place, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(digits.get(2 * place..2 * place + 2)?, 16).ok()?;
+    let mut rest = digits;
+    for byte in &mut bytes {
+        let (pair, tail) = rest.split_at_checked(2)?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+        rest = tail;
     }
     Some(bytes)
 }

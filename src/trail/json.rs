@@ -3,6 +3,17 @@
 //!
 //! Text that is not UTF-8 is written in hexadecimal under a name with `_hex`
 //! appended, so that nothing is lost and every line is valid.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::io::Write;
 

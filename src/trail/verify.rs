@@ -5,6 +5,17 @@
 //! that somebody who could write the file wrote all of it anew from some line on.
 //! For that, heads that the server logged elsewhere are compared ([`Head`]): it
 //! logs one at start, at stop, hourly, and when it rolls a file.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::fmt;
 use std::fs::File;
@@ -294,7 +305,7 @@ impl<'a> Verifier<'a> {
 fn next_line(reader: &mut impl BufRead) -> io::Result<(Vec<u8>, bool)> {
     let mut line = Vec::new();
     reader
-        .take(MAX_LINE as u64 + 1)
+        .take((MAX_LINE as u64).saturating_add(1))
         .read_until(b'\n', &mut line)?;
     let is_whole = line.last() == Some(&b'\n');
     if is_whole {

@@ -99,7 +99,7 @@ impl Owed {
         self.requests.insert(request.number, Arc::clone(request));
         let uid = request.requester.identity.uid;
         match self.by_uid.iter_mut().find(|(of, _)| *of == uid) {
-            Some((_, held)) => *held += 1,
+            Some((_, held)) => *held = held.saturating_add(1),
             None => self.by_uid.push((uid, 1)),
         }
         true
@@ -171,7 +171,7 @@ impl Request {
             self.requester.account.requests.subtract(1);
         }
         // Few of those that have ended stay behind.
-        if open.deadlines.len() > 2 * open.asked.len() + 16 {
+        if open.deadlines.len() > open.asked.len().saturating_mul(2).saturating_add(16) {
             open.deadlines.retain(|request| !request.has_ended());
         }
     }

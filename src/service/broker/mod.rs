@@ -18,6 +18,17 @@
 //! The format is [`crate::frame::protocol`]. Not here: sockets and readiness
 //! (`session`), who is admitted (`policy`).
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod deliver;
 mod hub;

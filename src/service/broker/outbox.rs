@@ -12,6 +12,11 @@
 //! Not here: who gets what ([`super::deliver`]), and who closes the socket: the
 //! session, when it finds [`Out::ending`].
 
+// Sums and differences of lengths of buffers that are in memory: no sum can reach the
+// end of usize, and a difference that is wrong ends its connection, as arithmetic is
+// checked in release builds as well. A saturating one would hide it.
+#![allow(clippy::arithmetic_side_effects)]
+
 use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -76,7 +76,9 @@ impl Proving {
     }
 
     pub(super) fn go_on(&mut self, connection: &Connection, waker: &Waker, now: Instant) -> Proved {
-        let until = *self.until.get_or_insert(now + PATIENCE);
+        let until = *self
+            .until
+            .get_or_insert(now.checked_add(PATIENCE).unwrap_or(now));
         if until <= now {
             return Proved::No(CloseReason::ProofFailed);
         }
@@ -96,7 +98,7 @@ impl Proving {
         loop {
             let mut buffer = [0; GREETING_BYTES + HEADER_BYTES];
             let missing = match self.head.len() {
-                got @ ..GREETING_BYTES => GREETING_BYTES - got,
+                got @ ..GREETING_BYTES => GREETING_BYTES.saturating_sub(got),
                 got => (GREETING_BYTES + HEADER_BYTES).saturating_sub(got),
             };
             let missing = if missing == 0 {

@@ -9,6 +9,11 @@
 //!
 //! Not here: bounds, sockets, locks.
 
+// Sums and differences of lengths of buffers that are in memory: no sum can reach the
+// end of usize, and a difference that is wrong ends its connection, as arithmetic is
+// checked in release builds as well. A saturating one would hide it.
+#![allow(clippy::arithmetic_side_effects)]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;

@@ -141,7 +141,8 @@ impl Batch<'_> {
     ) -> Result<(), Refused> {
         let (member, responder) = (Arc::clone(&self.port.member), &entry.member);
         let number = self.port.numbers.next().ok_or(Refused::Gone)?;
-        let deadline = self.now + self.port.limits.request_timeout;
+        let timeout = self.port.limits.request_timeout;
+        let deadline = self.now.checked_add(timeout).unwrap_or(self.now);
         let request = Request::new(&member, id, responder, number, deadline);
         // The requester knows of it first: the responder may leave at any moment
         // from its knowing on, and then ends it.

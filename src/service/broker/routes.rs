@@ -178,7 +178,8 @@ impl Routes {
 
     fn shard_of(&self, token: &str) -> usize {
         let shards = u64::try_from(SHARDS).unwrap_or(1);
-        usize::try_from(self.hasher.hash_one(token) % shards).unwrap_or(0)
+        let shard = self.hasher.hash_one(token).checked_rem(shards);
+        shard.map_or(0, |shard| usize::try_from(shard).unwrap_or(0))
     }
 }
 
@@ -189,11 +190,12 @@ impl Shard {
             return;
         }
         // A subject without targets costs memory as well.
-        let weight = 1 + route.targets.len() + route.responders.len();
-        if plan.ready_targets + weight > CACHED_TARGETS {
+        let receivers = route.targets.len().saturating_add(route.responders.len());
+        let weight = receivers.saturating_add(1);
+        if plan.ready_targets.saturating_add(weight) > CACHED_TARGETS {
             plan.forget();
         }
-        plan.ready_targets += weight;
+        plan.ready_targets = plan.ready_targets.saturating_add(weight);
         plan.ready.insert(route.subject.clone(), Arc::clone(route));
     }
 }

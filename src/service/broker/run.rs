@@ -1,5 +1,8 @@
 //! Messages that are encoded once for all who get them.
 
+// Sums and differences of lengths of buffers that are in memory, as in `queue`.
+#![allow(clippy::arithmetic_side_effects)]
+
 use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
@@ -168,9 +171,11 @@ impl Run {
     /// Writes the places in the order into the stamps, which lie behind a subject
     /// of this length and the connection's number.
     pub(super) fn set_sequence(&mut self, first: u64, subject_bytes: usize) {
-        let at = HEADER_BYTES + subject_bytes + 8;
+        let at = HEADER_BYTES.saturating_add(subject_bytes).saturating_add(8);
         for (sequence, start) in (first..).zip(&self.starts) {
-            if let Some(place) = self.bytes.get_mut(start + at..start + at + 8) {
+            let frame = self.bytes.get_mut(*start..);
+            let stamp = frame.and_then(|frame| frame.get_mut(at..));
+            if let Some(place) = stamp.and_then(<[u8]>::first_chunk_mut::<8>) {
                 place.copy_from_slice(&sequence.to_be_bytes());
             }
         }
@@ -183,7 +188,8 @@ impl Run {
         }
         let id_bytes = id.to_be_bytes();
         for start in &self.starts {
-            if let Some(place) = self.bytes.get_mut(start + 8..start + HEADER_BYTES) {
+            let frame = self.bytes.get_mut(*start..);
+            if let Some(place) = frame.and_then(|frame| frame.get_mut(8..HEADER_BYTES)) {
                 place.copy_from_slice(&id_bytes);
             }
         }

@@ -174,7 +174,10 @@ impl BrokerSession {
     /// byte to the driver, so that it would wait for ever.
     fn greeting_due(&self) -> Option<Instant> {
         let bound = self.connection.timeouts().first_byte?;
-        matches!(self.stage, Stage::Greeting(_)).then(|| self.connection.opened() + bound)
+        match self.stage {
+            Stage::Greeting(_) => self.connection.opened().checked_add(bound),
+            _ => None,
+        }
     }
 
     /// What is waited for, if a receive may block for it at this moment. Asked anew
@@ -183,7 +186,8 @@ impl BrokerSession {
         let Next::Wait(wait) = self.wait(now) else {
             return None;
         };
-        let is_far = |until: Instant| until > now + BOUND;
+        let far = now.checked_add(BOUND);
+        let is_far = |until: Instant| far.is_some_and(|far| until > far);
         let waits = wait.client == Interest::READ && wait.until.is_none_or(is_far);
         (waits && self.may_block(&wait)).then_some(wait)
     }
@@ -397,7 +401,11 @@ impl BrokerSession {
                     }
                     let bound = self.connection.timeouts().write.unwrap_or(LAST_WORDS);
                     wait.client = Interest::WRITE;
-                    wait.until = Some(*self.closes.get_or_insert(now + bound));
+                    wait.until = Some(
+                        *self
+                            .closes
+                            .get_or_insert(now.checked_add(bound).unwrap_or(now)),
+                    );
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! From [`Header`] to bytes.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use super::checksum::Crc32c;
 use super::{
@@ -53,15 +54,15 @@ fn pad(out: &mut Vec<u8>) {
     append(out, kind::NOOP, &vec![0; length]);
 }
 
+/// Where the length stands: behind the signature, the command and the family.
+const LENGTH_AT: Range<usize> = SIGNATURE.len() + 2..SIGNATURE.len() + 4;
+
 /// Fills in the length and appends the checksum over everything.
 fn seal(out: &mut Vec<u8>) {
     out.extend_from_slice(&[kind::CRC32C, 0, 4]);
-    let length = out
-        .len()
-        .saturating_add(4)
-        .saturating_sub(SIGNATURE.len() + 4);
+    let length = out.len().saturating_add(4).saturating_sub(LENGTH_AT.end);
     let length = u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes();
-    if let Some(field) = out.get_mut(SIGNATURE.len() + 2..SIGNATURE.len() + 4) {
+    if let Some(field) = out.get_mut(LENGTH_AT) {
         field.copy_from_slice(&length);
     }
     let sum = Crc32c::new().with(out).with(&[0; 4]).value();

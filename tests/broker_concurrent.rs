@@ -6,6 +6,7 @@
 #![cfg(all(feature = "broker", feature = "client"))]
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,

@@ -52,8 +52,10 @@ impl Fixture {
         let (say, ended): (Sender<io::Result<()>>, _) = channel();
         let service = move |connection: &Connection| {
             let result = service(connection);
-            let copy = result.as_ref().map(|()| ());
-            let copy = copy.map_err(|error| io::Error::new(error.kind(), error.to_string()));
+            let copy = result
+                .as_ref()
+                .copied()
+                .map_err(|error| io::Error::new(error.kind(), error.to_string()));
             say.send(copy).unwrap();
             result
         };

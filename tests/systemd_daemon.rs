@@ -149,21 +149,28 @@ fn the_watchdog_hears_of_it_twice_as_often_as_it_asks() {
     let daemon = Daemon::spawn_by(command, &[]);
     while !manager.any().contains("READY=1") {}
     let began = Instant::now();
+    let mut last = began;
+    let mut gaps = Vec::new();
     for _ in 0..5 {
         assert!(manager.any().contains("WATCHDOG=1"));
+        gaps.push(last.elapsed());
+        last = Instant::now();
     }
     let took = began.elapsed();
     // What has changed since is told along with it.
-    let _open = daemon.connect();
+    let open = daemon.connect();
     while !manager.any().starts_with("STATUS=echo") {}
+    // A busy machine makes gaps longer, and some of those that follow shorter.
+    gaps.sort();
     assert!(
-        took < Duration::from_millis(1_700),
-        "{took:?} for five of 200 ms"
+        gaps[2] < Duration::from_millis(400),
+        "{gaps:?} for a watchdog of 400 ms"
     );
     assert!(
         took > Duration::from_millis(600),
         "{took:?} for five of 200 ms"
     );
+    drop(open);
     assert_eq!(daemon.stop().code(), Some(0));
 }
 

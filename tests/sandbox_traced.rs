@@ -91,6 +91,15 @@ fn rules_were_seen_or_say_why_not() {
 /// What was traced on one architecture speaks for the other as well.
 #[test]
 fn the_other_architecture_has_no_rule_more() {
-    let more: Vec<String> = rules(OTHER).difference(&rules(RULES)).cloned().collect();
+    // It has only the younger of two calls that do the same.
+    let older = [("renameat", "rename"), ("unlinkat", "unlink")];
+    let named_alike = |rule: &String| {
+        older.iter().fold(rule.clone(), |rule, (young, old)| {
+            rule.replace(&format!("\t{young}\t"), &format!("\t{old}\t"))
+        })
+    };
+    let known: BTreeSet<String> = rules(RULES).iter().map(named_alike).collect();
+    let other: BTreeSet<String> = rules(OTHER).iter().map(named_alike).collect();
+    let more: Vec<&String> = other.difference(&known).collect();
     assert!(more.is_empty(), "{more:#?}");
 }

@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg(feature = "daemon")]
 
+// Its own tests run here: cargo builds an example as a program or with its tests.
+#[path = "../examples/policy_double.rs"]
+#[allow(dead_code)]
+mod policy_double;
 mod support;
 
 use std::io::{Read, Write};

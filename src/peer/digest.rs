@@ -140,8 +140,6 @@ fn sum(_file: &File, _size: u64, _deadline: Instant) -> Result<[u8; 32], Unreada
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn key(inode: u64, changed: i64) -> Key {
@@ -182,7 +180,7 @@ mod tests {
     fn bounds_of_size_and_time_hold_at_their_edge() {
         let file = File::open("/bin/sh").unwrap();
         let key = Key::of(&file).unwrap();
-        let later = Instant::now() + Duration::from_secs(60);
+        let later = Instant::now() + std::time::Duration::from_secs(60);
         assert!(digest(&file, &key, key.size(), later).is_ok());
         assert_eq!(
             digest(&file, &key, key.size() - 1, later),

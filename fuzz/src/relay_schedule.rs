@@ -91,7 +91,7 @@ pub fn check(input: Input) {
     let half_close = input.half_close.then_some(Duration::from_secs(60));
     // What goes first is of the client's pattern, so that it is checked as well.
     let ahead = sides[0].said_before(input.ahead.len() % 4_097);
-    let joint = Joint::new(client.as_fd(), upstream, (shape, shape), half_close, ahead);
+    let joint = Joint::new(upstream, (shape, shape), half_close, ahead);
     let mut bench = Bench {
         client,
         joint: Some(joint),

@@ -10,6 +10,7 @@ use super::shared::Shared;
 use super::{pool_bound, recheck};
 use crate::admission::{self, Limits};
 use crate::service::{CloseReason, Connection};
+use crate::sys;
 
 /// Refers to a server; does nothing once that is gone. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -73,11 +74,11 @@ impl Handle {
     }
 
     /// Takes no newcomers from now on, lets open connections finish, and closes
-    /// those that are left after `grace`.
+    /// those that are left after `grace`; `Duration::MAX` waits for all of them.
     pub fn stop(&self, grace: Duration) {
         if let Some(shared) = self.shared.upgrade() {
-            let now = Instant::now();
-            shared.phase.drain(now.checked_add(grace).unwrap_or(now));
+            let until = sys::time::after(Instant::now(), grace);
+            shared.phase.drain(until);
             shared.supervisor.ring();
             shared.ring_loops();
         }

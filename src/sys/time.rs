@@ -4,6 +4,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 
+/// Beyond this a span is as good as for ever, and every clock still holds its end.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The end of a span that begins now. One that no clock holds the end of is for ever
+/// to whoever gave it: it ends in a hundred years, and not at once.
+pub(crate) fn after(now: Instant, span: Duration) -> Instant {
+    now.checked_add(span.min(FAR)).unwrap_or(now)
+}
+
 /// How long it is from `now` until `until`; zero if that is past. Rounded up to
 /// the next microsecond, so that a waiter doesn't wake just too early.
 pub fn until(until: Instant, now: Instant) -> Timespec {
@@ -45,6 +54,20 @@ pub(crate) fn realtime_micros() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn for_ever_is_far_off_and_not_at_once() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        assert_eq!(after(now, second), now + second);
+        assert_eq!(after(now, Duration::MAX), now + FAR);
+        assert_eq!(
+            after(after(now, Duration::MAX), Duration::MAX),
+            now + FAR * 2
+        );
+        let wait = until(after(now, Duration::MAX), now);
+        assert!(wait.tv_sec >= 3_153_600_000);
+    }
 
     #[test]
     fn what_is_past_is_zero() {

@@ -7,116 +7,24 @@
     clippy::cast_possible_truncation
 )]
 
+mod server_support;
 mod support;
 
 use std::io::{Read, Write};
-use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use secure_socket::admission::Limits;
-use secure_socket::ids::Uid;
+use rustix::fs::{OFlags, fcntl_getfl};
 use secure_socket::listener::{Address, Listener, Options, SocketPath};
 use secure_socket::peer::{Checker, CheckerConfig, Inspector, Pins};
-use secure_socket::policy::{Numeric, Policy, Rule};
-use secure_socket::server::{Handle, Outcome, Overload, Rules, Server, ServerError, Threads};
+use secure_socket::server::{Outcome, Overload, Rules, Server, Threads};
 use secure_socket::service::{Connection, Echo, Opened, Protocol, Waker};
+use server_support::{ALL, Running, limits, loops, policy, start, start_default, start_with};
 use support::{PATIENCE, TempDir, is_turned_away, round_trip};
-
-struct Running {
-    path: PathBuf,
-    handle: Handle,
-    thread: JoinHandle<Result<Outcome, ServerError>>,
-    _dir: TempDir,
-}
-
-impl Running {
-    fn connect(&self) -> UnixStream {
-        let stream = UnixStream::connect(&self.path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    }
-
-    fn stop(self) -> Outcome {
-        self.handle.stop(Duration::from_secs(5));
-        self.thread.join().unwrap().unwrap()
-    }
-}
-
-fn own_uid() -> Uid {
-    Uid::from_raw(rustix::process::geteuid().as_raw()).unwrap()
-}
-
-fn policy(allow: &[&str]) -> Policy {
-    let names = Numeric {
-        own_user: own_uid(),
-    };
-    let rules = allow
-        .iter()
-        .map(|text| Rule::parse(text, &names).unwrap())
-        .collect();
-    Policy::new(rules, Vec::new(), own_uid())
-}
-
-fn limits(max_connections: usize) -> Limits {
-    Limits {
-        max_connections,
-        ..Limits::default()
-    }
-}
-
-fn loops(count: usize) -> Threads {
-    Threads::Loops(NonZeroUsize::new(count).unwrap())
-}
-
-fn start(threads: Threads, limits: Limits, overload: Overload, rules: Rules) -> Running {
-    start_with(Arc::new(Echo), threads, limits, overload, rules)
-}
-
-fn start_with(
-    protocol: Arc<dyn Protocol>,
-    threads: Threads,
-    limits: Limits,
-    overload: Overload,
-    rules: Rules,
-) -> Running {
-    let dir = TempDir::new();
-    let path = dir.join("s/echo");
-    let address = Address::Unix(SocketPath::parse(path.as_os_str()).unwrap());
-    let options = Options::new(address)
-        .nonblocking(threads != Threads::Multi)
-        .backlog(1024);
-    let listener = Listener::bind(&options).unwrap().dangerously_unconfined();
-    let server = Server::with_protocol(listener, protocol, rules)
-        .threads(threads)
-        .limits(limits)
-        .overload(overload)
-        .build()
-        .unwrap();
-    let handle = server.handle();
-    let thread = thread::spawn(move || server.run());
-    Running {
-        path,
-        handle,
-        thread,
-        _dir: dir,
-    }
-}
-
-fn start_default(threads: Threads) -> Running {
-    start(
-        threads,
-        limits(1000),
-        Overload::Wait,
-        Rules::new(policy(&[])),
-    )
-}
-
-const ALL: [fn() -> Threads; 3] = [|| Threads::Multi, || loops(1), || loops(2)];
 
 #[test]
 fn every_byte_comes_back() {
@@ -460,4 +368,65 @@ fn a_lower_bound_lets_newcomers_wait_as_well() {
     (&second).read_exact(&mut byte).unwrap();
     drop(second);
     assert_eq!(server.stop(), Outcome::Drained);
+}
+
+/// Echo that notes whether its connections may block.
+struct Noting {
+    can_block: bool,
+    blocks: Mutex<Option<bool>>,
+}
+
+impl Protocol for Noting {
+    fn name(&self) -> &'static str {
+        "noting"
+    }
+
+    fn can_block(&self) -> bool {
+        self.can_block
+    }
+
+    fn open(&self, connection: &Arc<Connection>, waker: Option<Waker>) -> std::io::Result<Opened> {
+        *self.blocks.lock().unwrap() = Some(blocks(connection.as_fd()));
+        Echo.open(connection, waker)
+    }
+}
+
+fn blocks(fd: impl AsFd) -> bool {
+    !fcntl_getfl(fd).unwrap().contains(OFlags::NONBLOCK)
+}
+
+#[test]
+fn sockets_block_only_where_a_thread_may_wait_in_them() {
+    for (threads, can_block, expected) in [
+        (Threads::Multi, true, (true, true)),
+        // As splice(2) needs it.
+        (Threads::Multi, false, (true, false)),
+        (loops(2), true, (false, false)),
+        (loops(2), false, (false, false)),
+    ] {
+        for bound_nonblocking in [false, true] {
+            let dir = TempDir::new();
+            let path = dir.join("s/socket");
+            let address = Address::Unix(SocketPath::parse(path.as_os_str()).unwrap());
+            let options = Options::new(address).nonblocking(bound_nonblocking);
+            let listener = Listener::bind(&options).unwrap().dangerously_unconfined();
+            let socket: OwnedFd = listener.as_fd().try_clone_to_owned().unwrap();
+            let noting = Arc::new(Noting {
+                can_block,
+                blocks: Mutex::new(None),
+            });
+            let protocol: Arc<dyn Protocol> = Arc::<Noting>::clone(&noting);
+            let rules = Rules::new(policy(&[]));
+            let server = Server::with_protocol(listener, protocol, rules).threads(threads);
+            let running = server.build().unwrap().spawn().unwrap();
+            assert_eq!(blocks(&socket), expected.0, "{threads:?}");
+            let stream = UnixStream::connect(&path).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            assert_eq!(round_trip(&stream, b"hello"), b"hello");
+            let accepted = noting.blocks.lock().unwrap().unwrap();
+            let asked_for = expected.1 && !bound_nonblocking;
+            assert_eq!(accepted, asked_for, "{threads:?} {can_block}");
+            running.stop(Duration::from_secs(5)).unwrap();
+        }
+    }
 }

@@ -94,7 +94,7 @@ pub struct Listener<S> {
 /// A connection that was accepted.
 #[derive(Debug)]
 pub struct Accepted {
-    /// Close-on-exec, and non-blocking if the listener is.
+    /// Close-on-exec, and non-blocking as [`Options`] or the server want it.
     pub socket: OwnedFd,
     /// Where it comes from, for internet addresses.
     pub address: Option<SocketAddr>,
@@ -331,6 +331,11 @@ impl Listener<Sealed> {
         let (socket, address) = rustix::net::acceptfrom_with(&self.socket, flags)?;
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         Ok(Accepted { socket, address })
+    }
+
+    /// Makes the sockets that are accepted from now on non-blocking.
+    pub(crate) fn accept_nonblocking(&mut self) {
+        self.nonblocking = true;
     }
 
     /// The walls that it was sealed with, unless it is unconfined.

@@ -192,7 +192,8 @@ impl Options {
         self
     }
 
-    /// Makes the listening socket non-blocking, and those it accepts.
+    /// Makes the listening socket non-blocking, and those it accepts. For programs that
+    /// accept by themselves: a [`Server`](crate::server::Server) sees to it.
     #[must_use]
     pub fn nonblocking(mut self, yes: bool) -> Self {
         self.nonblocking = yes;

@@ -46,6 +46,7 @@ mod worker;
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -266,11 +267,12 @@ impl Builder {
     /// [`ServerError::ServiceNeedsPool`] for a blocking service with `threads=N`;
     /// [`ServerError::Thread`], [`ServerError::CheckerConfined`] where a rule asks for
     /// what a thread outside the walls has to read.
-    pub fn build(self) -> Result<Server, ServerError> {
+    pub fn build(mut self) -> Result<Server, ServerError> {
         if self.blocking && self.threads != Threads::Multi {
             return Err(ServerError::ServiceNeedsPool);
         }
         start_checker(&self.listener)?;
+        self.fit_listener().map_err(ServerError::System)?;
         let rules = Arc::new(self.rules);
         let shared = Shared {
             max_connections: AtomicUsize::new(self.limits.max_connections),
@@ -304,6 +306,17 @@ impl Builder {
         Ok(Server {
             shared: Arc::new(shared),
         })
+    }
+
+    /// A loop must never wait in a call, a worker of the pool does so in accept; however
+    /// the listener was bound.
+    fn fit_listener(&mut self) -> io::Result<()> {
+        let loops = self.threads != Threads::Multi;
+        rustix::io::ioctl_fionbio(self.listener.as_fd(), loops)?;
+        if loops || !self.protocol.can_block() {
+            self.listener.accept_nonblocking();
+        }
+        Ok(())
     }
 }
 

@@ -91,9 +91,7 @@ impl Running {
         let scratch = Scratch::new();
         let path = scratch.path().join("d/s");
         let address = Address::Unix(SocketPath::parse(path.as_os_str()).unwrap());
-        let options = Options::new(address)
-            .nonblocking(threads != Threads::Multi)
-            .backlog(1024);
+        let options = Options::new(address).backlog(1024);
         let listener = Listener::bind(&options).unwrap().dangerously_unconfined();
         for (path, mode) in [(path.as_path(), 0o666), (path.parent().unwrap(), 0o711)] {
             std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();

@@ -33,7 +33,7 @@ pub(crate) fn serve(socket: &Path, threads: &str, walls: &str, allowed: &[&str])
         count => Threads::Loops(count.parse::<NonZeroUsize>().expect("a number")),
     };
     let address = Address::Unix(SocketPath::parse(socket.as_os_str()).expect("a path"));
-    let options = Options::new(address).nonblocking(threads != Threads::Multi);
+    let options = Options::new(address);
     let listener = Listener::bind(&options).expect("bound");
 
     // Read once, and hidden afterwards.

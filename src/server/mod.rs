@@ -430,3 +430,6 @@ impl Server {
         Supervisor::new(self.shared, overseer).run()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,9 +27,6 @@ const IDLE_BEFORE_RELEASE: Duration = Duration::from_secs(1);
 pub(super) struct Worker {
     shared: Arc<Shared>,
     buffer: PageBuffer,
-    /// Whether a session may have written to the buffer since it was given back.
-    /// A step that blocks is not counted: see [`wait_for`](Self::wait_for).
-    used: bool,
     /// Wakes this worker's session; kept from one connection to the next, as a
     /// late wake does no harm.
     wake: Option<(Arc<OwnedFd>, Waker)>,
@@ -43,7 +40,6 @@ impl Worker {
         Ok(Self {
             shared,
             buffer,
-            used: false,
             wake: None,
         })
     }
@@ -107,7 +103,7 @@ impl Worker {
                 Pace::Wait if !may_block && visit.may_block() => may_block = true,
                 Pace::Wait => {
                     may_block = false;
-                    match self.wait_for(&visit, now) {
+                    match self.wait_for(&visit) {
                         Ok(came) => signals = came,
                         Err(error) => return visit.fail(&error),
                     }
@@ -119,27 +115,24 @@ impl Worker {
 
     /// Waits for what the visit waits for. If that takes long, the buffer's pages
     /// are given back meanwhile: nothing in it outlives a step.
-    fn wait_for(&mut self, visit: &Visit, now: Instant) -> io::Result<Signals> {
+    fn wait_for(&mut self, visit: &Visit) -> io::Result<Signals> {
         let deadline = visit.deadline();
         let passed = |at: Option<Instant>| at.is_some_and(|at| Instant::now() >= at);
-        if self.used {
-            let release_at = Some(now + IDLE_BEFORE_RELEASE);
-            let until = deadline.into_iter().chain(release_at).min();
-            let mut signals = self.poll(visit, now, until)?;
-            // An interrupt ends the wait as well.
-            if signals != Signals::default() || !passed(release_at) {
-                signals.ready.expired = passed(deadline);
-                return Ok(signals);
-            }
+        let now = Instant::now();
+        let release_at = Some(now + IDLE_BEFORE_RELEASE);
+        let until = deadline.into_iter().chain(release_at).min();
+        let mut signals = self.poll(visit, now, until)?;
+        // An interrupt ends the wait as well.
+        if signals == Signals::default() && passed(release_at) {
             self.buffer.release();
+            signals = self.poll(visit, Instant::now(), deadline)?;
         }
-        let mut signals = self.poll(visit, now, deadline)?;
         signals.ready.expired = passed(deadline);
-        self.used = true;
         Ok(signals)
     }
 
-    /// Waits until something comes or it is time; `Ready::expired` is left out.
+    /// Waits until something comes or it is time; `Ready::expired` is left out. `now`
+    /// is this moment and not the one of the last step, which may have blocked since.
     fn poll(&self, visit: &Visit, now: Instant, until: Option<Instant>) -> io::Result<Signals> {
         let timeout = until.map(|until| sys::time::until(until, now));
         let wait = visit.wait();
@@ -252,5 +245,58 @@ fn drain(eventfd: Option<BorrowedFd<'_>>) {
     if let Some(eventfd) = eventfd {
         // EAGAIN says that it was empty already.
         let _ = rustix::io::read(eventfd, &mut count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Bench;
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::FileExt;
+    use std::os::unix::net::UnixStream;
+
+    /// How many pages of a range are in memory, by proc_pid_pagemap(5).
+    fn resident(start: usize, length: usize) -> usize {
+        let map = std::fs::File::open("/proc/self/pagemap").unwrap();
+        let page = page_size();
+        let mut entries = vec![0; length / page * 8];
+        let first = start / page * 8;
+        map.read_exact_at(&mut entries, first as u64).unwrap();
+        entries
+            .chunks(8)
+            .filter(|entry| entry[7] & 0x80 != 0)
+            .count()
+    }
+
+    fn page_size() -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let size = |line: &str| {
+            let line = line.strip_prefix("KernelPageSize:")?.trim();
+            line.strip_suffix(" kB")?.parse::<usize>().ok()
+        };
+        maps.lines().find_map(size).unwrap() * 1024
+    }
+
+    #[test]
+    fn the_first_pages_that_a_worker_uses_are_given_back_as_well() {
+        const BULK: usize = 60_000;
+        let bench = Bench::new();
+        let mut client = UnixStream::connect(&bench.path).unwrap();
+        client.write_all(&[7; BULK]).unwrap();
+        let accepted = bench.shared.accept().unwrap();
+        let mut worker = Worker::new(Arc::clone(&bench.shared)).unwrap();
+        let buffer = worker.buffer.as_mut_slice();
+        let (start, length) = (buffer.as_ptr().addr(), buffer.len());
+        let serving = std::thread::spawn(move || worker.attend(accepted));
+        client.read_exact(&mut [0; BULK]).unwrap();
+        // It waits for more now, and nothing comes.
+        let end = Instant::now() + Duration::from_secs(20);
+        while resident(start, length) > 0 {
+            assert!(Instant::now() < end, "never given back");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(client);
+        serving.join().unwrap();
     }
 }

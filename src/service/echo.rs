@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::{
     CloseReason, Connection, Interest, Next, Opened, Protocol, Session, Turn, Wait, Waker,
 };
+use crate::sys;
 
 /// How many reads one step may do before others have their turn.
 const READS_PER_STEP: usize = 16;
@@ -69,7 +70,7 @@ impl Rest {
         Self {
             bytes: left.into(),
             sent: 0,
-            until: bound.map(|bound| Instant::now() + bound),
+            until: bound.map(|bound| sys::time::after(Instant::now(), bound)),
         }
     }
 }
@@ -105,7 +106,7 @@ impl EchoSession {
             };
             let room = buffer.len();
             let Some(received) = connection.recv(buffer, may_block)? else {
-                return Ok(self.wait(turn));
+                return Ok(self.wait());
             };
             if received == 0 {
                 if connection.is_at_end()? {
@@ -127,16 +128,17 @@ impl EchoSession {
             // A stream that gave less than there was room for has no more to give.
             let is_empty = !packets && received < room && self.rest.is_none();
             if is_empty && (self.bulk || !turn.may_block) {
-                return Ok(self.wait(turn));
+                return Ok(self.wait());
             }
         }
         Ok(Next::Again)
     }
 
-    fn wait(&self, turn: &Turn<'_>) -> Next {
+    fn wait(&self) -> Next {
         Next::Wait(Wait {
             client: Interest::READ,
-            until: self.bulk.then(|| turn.now + QUIET),
+            // The clock itself: the receive before may have blocked.
+            until: self.bulk.then(|| Instant::now() + QUIET),
             ..Wait::default()
         })
     }

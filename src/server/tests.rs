@@ -1,0 +1,56 @@
+//! A server of which a test drives the parts.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::listener::{Address, Options, SocketPath};
+use crate::policy::{Numeric, Policy, Rule};
+use crate::service::Echo;
+
+/// A server that nobody runs.
+pub(super) struct Bench {
+    pub(super) shared: Arc<Shared>,
+    pub(super) path: PathBuf,
+    directory: PathBuf,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        let (listener, path, directory) = listener();
+        let rules = Rules::new(policy("uid:self"));
+        let server = Server::with_protocol(listener, Arc::new(Echo), rules);
+        let shared = Arc::clone(&server.build().unwrap().shared);
+        Self {
+            shared,
+            path,
+            directory,
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A listener, its path, and the directory to be removed at the end.
+pub(super) fn listener() -> (Listener<Sealed>, PathBuf, PathBuf) {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("ss-server-{}-{number}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    std::fs::create_dir(&directory).unwrap();
+    let path = directory.join("s/socket");
+    let address = Address::Unix(SocketPath::parse(path.as_os_str()).unwrap());
+    let listener = Listener::bind(&Options::new(address)).unwrap();
+    (listener.dangerously_unconfined(), path, directory)
+}
+
+pub(super) fn policy(rule: &str) -> Policy {
+    let own_user = rustix::process::geteuid().as_raw();
+    let own_user = crate::ids::Uid::from_raw(own_user).unwrap();
+    let rule = Rule::parse(rule, &Numeric { own_user }).unwrap();
+    Policy::new(vec![rule], Vec::new(), own_user)
+}

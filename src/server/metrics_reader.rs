@@ -88,13 +88,18 @@ impl Reader {
         self.peer.credentials().and_then(|known| known.uid())
     }
 
-    /// What to wait for.
+    /// What to wait for; nothing while the checker reads.
     pub(super) fn events(&self) -> PollFlags {
         match self.stage {
             Stage::Judging(_) => PollFlags::empty(),
             Stage::Request(_) | Stage::Rest(_) => PollFlags::IN,
             Stage::Response(..) => PollFlags::OUT,
         }
+    }
+
+    /// Whether a part of its answer is still to be sent.
+    pub(super) fn is_being_answered(&self) -> bool {
+        matches!(self.stage, Stage::Response(..))
     }
 
     /// When to call [`go_on`](Self::go_on) at the latest.

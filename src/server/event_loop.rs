@@ -90,6 +90,17 @@ struct Seat {
     again: bool,
 }
 
+impl Seat {
+    /// Has the loop told when the process exits with which the connection ends.
+    fn watch_exit(&mut self, epoll: &OwnedFd, token: Token) -> io::Result<()> {
+        if let Some(exit) = self.visit.peer_exit().filter(|_| !self.exit_watched) {
+            register(epoll, exit, token.exit(), None, Some(Interest::READ))?;
+            self.exit_watched = true;
+        }
+        Ok(())
+    }
+}
+
 /// One thread that serves many.
 pub(super) struct EventLoop {
     shared: Arc<Shared>,
@@ -278,6 +289,10 @@ impl EventLoop {
                 if !std::mem::replace(&mut seat.again, true) {
                     self.again.push(token.client());
                 }
+                // One that is busy from the first may never come to a wait.
+                if let Err(error) = seat.watch_exit(&self.epoll, token) {
+                    self.leave(token, |visit| visit.fail(&error));
+                }
             }
             Pace::Wait => match self.watch(token) {
                 Ok(()) => self.set_timer(token),
@@ -340,11 +355,7 @@ impl EventLoop {
             seat.other_watched = want.map(|_| number);
             seat.other = want.unwrap_or_default();
         }
-        if let Some(exit) = seat.visit.peer_exit().filter(|_| !seat.exit_watched) {
-            register(epoll, exit, token.exit(), None, Some(Interest::READ))?;
-            seat.exit_watched = true;
-        }
-        Ok(())
+        seat.watch_exit(epoll, token)
     }
 
     /// Sees to it that a timer fires no later than the visit's deadline. One that

@@ -244,21 +244,25 @@ impl Visit {
             serving.traffic = traffic;
             serving.moved = now;
         }
-        match next {
+        let pace = match next {
             Next::Close(reason) => return Pace::Over(reason),
             _ if signals.peer_exited && serving.ends_with_peer => {
                 return Pace::Over(CloseReason::PeerExited);
             }
-            Next::Again => return Pace::Again,
-            Next::Wait(wait) => self.wait = wait,
-        }
-        // Only if the deadline that was waited for is still the one that counts.
+            Next::Again => Pace::Again,
+            Next::Wait(wait) => {
+                self.wait = wait;
+                Pace::Wait
+            }
+        };
+        // Only if the deadline that was waited for is still the one that counts. One
+        // that is always busy is looked at as well: what it sends need not be its own.
         let answered = serving.recheck.as_ref().is_some_and(Recheck::has_answer);
         let due = answered || deadline.is_some_and(|deadline| deadline <= now);
         if due && let Some(reason) = self.overdue(now) {
             return Pace::Over(reason);
         }
-        Pace::Wait
+        pace
     }
 
     /// Which bound of time is over, if one is. Starts a recheck that is due.

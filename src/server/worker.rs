@@ -22,6 +22,8 @@ use crate::sys::buffer::PageBuffer;
 
 /// How long a worker waits before it gives the pages of its buffer back.
 const IDLE_BEFORE_RELEASE: Duration = Duration::from_secs(1);
+/// How many turns on end a busy connection gets between two looks at its process.
+const TURNS_PER_LOOK: u32 = 8;
 
 /// One thread of the pool.
 pub(super) struct Worker {
@@ -90,12 +92,18 @@ impl Worker {
         let mut signals = Signals::default();
         let mut may_block = false;
         let mut now = now;
+        let mut turns = 0_u32;
         loop {
             let buffer = self.buffer.as_mut_slice();
             match visit.step(signals, may_block, now, buffer) {
                 Pace::Over(reason) => return visit.finish(reason),
                 Pace::Again => {
-                    signals = Signals::default();
+                    turns = turns.wrapping_add(1);
+                    let is_due = turns.is_multiple_of(TURNS_PER_LOOK);
+                    signals = Signals {
+                        peer_exited: is_due && self.has_exited(&visit),
+                        ..Signals::default()
+                    };
                     now = Instant::now();
                 }
                 // Nothing else can happen than that the peer sends: the receive
@@ -111,6 +119,18 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether the process has exited with which the connection ends: one that is
+    /// always busy never waits, where it would be told.
+    fn has_exited(&self, visit: &Visit) -> bool {
+        let Some(exit) = visit.peer_exit() else {
+            return false;
+        };
+        let slots = [Slot::new(Some(exit), Interest::READ)];
+        let at_once = sys::time::timespec(Duration::ZERO);
+        let polled = poll(slots, self.shared.listener_fd(), Some(&at_once));
+        polled.is_ok_and(|[exit]| !exit.is_empty())
     }
 
     /// Waits for what the visit waits for. If that takes long, the buffer's pages

@@ -1,5 +1,5 @@
-//! Bounds of time: kept by the clock, however long a thread has waited before, and for
-//! ever where that is asked for.
+//! Bounds of time: kept by the clock, however long a thread has waited before; for
+//! ever where that is asked for; and for whatever is waited for.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 #[cfg(all(feature = "broker", feature = "client"))]
@@ -13,10 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use secure_socket::Connection;
+use secure_socket::peer::{Checker, CheckerConfig, Inspector, Pins};
 use secure_socket::server::{Outcome, Overload, Rules, Threads};
 use secure_socket::service::{CloseReason, Next, Opened, Protocol, Session, Turn, Wait, Waker};
 use server_support::{ALL, limits, ping, policy, start, start_with};
-use support::{PATIENCE, round_trip};
+use support::{PATIENCE, is_turned_away, round_trip};
 
 /// A bound that is kept, and how long a thread is silent in a receive before: were the
 /// silence added to it, the end would come after [`LATE`].
@@ -153,5 +154,27 @@ fn a_stop_that_waits_for_ever_closes_nobody() {
         ping(&stream);
         drop(stream);
         assert_eq!(server.thread.join().unwrap().unwrap(), Outcome::Drained);
+    }
+}
+
+#[test]
+fn a_checker_that_never_answers_is_waited_for_no_longer_than_it_may_take() {
+    for threads in ALL {
+        let config = CheckerConfig {
+            digest_wait: Duration::from_millis(50),
+            ..CheckerConfig::default()
+        };
+        // Nobody runs its threads.
+        let (checker, _threads) = Checker::new(config).unwrap();
+        let mut rules = Rules::new(policy(&["uid:self,name:somebody"]));
+        rules.inspector = Inspector::new(Pins::default(), Some(checker));
+        let server = start(threads(), limits(10), Overload::Wait, rules);
+        // More than would be punished, were they to blame for it.
+        for _ in 0..2 {
+            let streams: Vec<_> = (0..5).map(|_| server.connect()).collect();
+            assert!(streams.iter().all(is_turned_away));
+        }
+        assert_eq!(server.handle.state().admission.under_penalty, 0);
+        assert_eq!(server.stop(), Outcome::Drained);
     }
 }

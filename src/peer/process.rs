@@ -50,7 +50,7 @@ impl ProcessFacts {
     };
 
     /// All that was wanted, and could not be had, for one reason.
-    pub(super) fn all_unreadable(needs: Needs, why: Unreadable) -> Self {
+    pub(crate) fn all_unreadable(needs: Needs, why: Unreadable) -> Self {
         let mut facts = Facts::of(Fact::Unasked);
         facts.give_up(needs, why);
         let Facts {

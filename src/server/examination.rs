@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::journal;
+use super::recheck::MARGIN;
 use super::rules::Rules;
 use super::shared::Shared;
 use crate::admission::{Abuse, ProcessKey, Subject, Ticket};
@@ -18,6 +19,7 @@ use crate::peer::proof::{Challenge, Progress, ProofFailure};
 use crate::peer::{Fact, Facts, Needs, Peer, ProcessFacts, Unreadable};
 use crate::policy::{Authorized, Denial, DenialReason};
 use crate::service::{Connection, Interest, Wait, Waker};
+use crate::sys;
 
 /// How often an answer is looked for that nobody will tell of.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
@@ -37,8 +39,12 @@ pub(super) struct Candidate {
     ticket: Option<Ticket>,
 }
 
-/// Where the checker puts what it read.
-type Answer = Arc<Mutex<Option<ProcessFacts>>>;
+/// Where the checker puts what it read, and until when that is waited for.
+struct Answer {
+    place: Arc<Mutex<Option<ProcessFacts>>>,
+    needs: Needs,
+    until: Instant,
+}
 
 enum Doing {
     /// Looking at the facts.
@@ -166,7 +172,7 @@ impl Candidate {
                 rules.inspector.learn_now(&self.peer, facts, asks)
             };
             if !later.is_empty() {
-                self.doing = Doing::Learning(self.ask_checker(later, waker));
+                self.doing = Doing::Learning(self.ask_checker(later, waker, now));
                 return Stage::GoesOn;
             }
         }
@@ -183,36 +189,41 @@ impl Candidate {
         }
     }
 
-    fn ask_checker(&self, needs: Needs, waker: Option<&Waker>) -> Answer {
-        let answer: Answer = Arc::default();
-        let (place, waker) = (Arc::clone(&answer), waker.cloned());
+    fn ask_checker(&self, needs: Needs, waker: Option<&Waker>, now: Instant) -> Answer {
+        let inspector = &self.rules.inspector;
+        let patience = inspector.patience().saturating_add(MARGIN);
+        let answer = Answer {
+            place: Arc::default(),
+            needs,
+            until: sys::time::after(now, patience),
+        };
+        let (place, waker) = (Arc::clone(&answer.place), waker.cloned());
         let on_done = move |facts| {
             *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
             if let Some(waker) = waker {
                 waker.wake();
             }
         };
-        self.rules
-            .inspector
-            .learn_later(&self.peer, needs, Box::new(on_done));
+        inspector.learn_later(&self.peer, needs, Box::new(on_done));
         answer
     }
 
     fn learn(&mut self, answer: Answer, waker: Option<&Waker>, now: Instant) -> Stage {
-        match take(&answer) {
+        match answer.take(now) {
             Some(process) => {
                 Arc::make_mut(&mut self.facts).absorb(process);
                 Stage::GoesOn
             }
             None => {
+                let wait = answer.wait(waker, now);
                 self.doing = Doing::Learning(answer);
-                Stage::Undecided(for_answer(waker, now))
+                Stage::Undecided(wait)
             }
         }
     }
 
     fn begin_proof(&mut self, now: Instant) -> Stage {
-        let until = now + self.rules.proof_timeout;
+        let until = sys::time::after(now, self.rules.proof_timeout);
         match self.peer.pid().map(Challenge::new) {
             Some(Ok(challenge)) => {
                 self.doing = Doing::Proving(Proof {
@@ -267,7 +278,7 @@ impl Candidate {
             }
             Ok(Progress::Proved) => {
                 let again = Needs::PROC.without(self.facts.unasked(Needs::PROC));
-                self.doing = Doing::Confirming(self.ask_checker(again, waker));
+                self.doing = Doing::Confirming(self.ask_checker(again, waker, now));
                 Stage::GoesOn
             }
             Err(failure) => Stage::Denied(Denial::without_rule(reason_of(&failure))),
@@ -276,9 +287,10 @@ impl Candidate {
 
     /// The second look, after the proof: all that could have changed since.
     fn confirm(&mut self, answer: Answer, waker: Option<&Waker>, now: Instant) -> Stage {
-        let Some(process) = take(&answer) else {
+        let Some(process) = answer.take(now) else {
+            let wait = answer.wait(waker, now);
             self.doing = Doing::Confirming(answer);
-            return Stage::Undecided(for_answer(waker, now));
+            return Stage::Undecided(wait);
         };
         let facts = Arc::make_mut(&mut self.facts);
         facts.absorb(process);
@@ -367,17 +379,23 @@ impl AsFd for Candidate {
     }
 }
 
-fn take(answer: &Answer) -> Option<ProcessFacts> {
-    answer.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
+impl Answer {
+    /// What has come. A checker that does not answer in time at all is a busy one.
+    fn take(&self, now: Instant) -> Option<ProcessFacts> {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = || ProcessFacts::all_unreadable(self.needs, Unreadable::Busy);
+        place.take().or_else(|| (now >= self.until).then(late))
+    }
 
-/// The checker wakes whoever waits for its answer. Without a waker, because there
-/// was no descriptor for one or because the rules asked for none a moment ago, it
-/// has to be looked for.
-fn for_answer(waker: Option<&Waker>, now: Instant) -> Wait {
-    Wait {
-        until: waker.is_none().then(|| now + BETWEEN_LOOKS),
-        ..Wait::default()
+    /// The checker wakes whoever waits for its answer. Without a waker, because there
+    /// was no descriptor for one or because the rules asked for none a moment ago, it
+    /// has to be looked for.
+    fn wait(&self, waker: Option<&Waker>, now: Instant) -> Wait {
+        let look = waker.is_none().then(|| now + BETWEEN_LOOKS);
+        Wait {
+            until: Some(look.map_or(self.until, |look| look.min(self.until))),
+            ..Wait::default()
+        }
     }
 }
 

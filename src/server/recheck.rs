@@ -16,7 +16,7 @@ use crate::service::{CloseReason, Connection, Waker};
 /// How long an answer of the checker may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// By how much an answer may come later than the checker promises.
-const MARGIN: Duration = Duration::from_secs(1);
+pub(super) const MARGIN: Duration = Duration::from_secs(1);
 /// How long to wait before the checker is asked again.
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(10);
 

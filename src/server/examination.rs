@@ -6,7 +6,7 @@
 //! process checker, and waited for without holding up anybody else.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use super::journal;
@@ -18,7 +18,7 @@ use crate::listener::Accepted;
 use crate::peer::proof::{Challenge, Progress, ProofFailure};
 use crate::peer::{Fact, Facts, Needs, Peer, ProcessFacts, Unreadable};
 use crate::policy::{Authorized, Denial, DenialReason};
-use crate::service::{Connection, Interest, Wait, Waker};
+use crate::service::{CloseReason, Connection, Interest, Wait, Waker};
 use crate::sys;
 
 /// How often an answer is looked for that nobody will tell of.
@@ -35,6 +35,8 @@ pub(super) struct Candidate {
     subject: Subject,
     rules: Arc<Rules>,
     doing: Doing,
+    /// Whether it has proved to be the process that it was when it connected.
+    proved: bool,
     /// Its place, from the moment that the policy has admitted it.
     ticket: Option<Ticket>,
 }
@@ -93,19 +95,9 @@ impl Candidate {
     pub(super) fn greet(shared: &Shared, accepted: Accepted, now: Instant) -> Option<Self> {
         let id = shared.next_id();
         let rules = shared.rules();
-        let needs = rules.needs();
         let peer = match accepted.address {
             Some(address) => Peer::from_address(address),
-            None => {
-                let look = || Peer::from_socket(accepted.socket.as_fd(), needs, rules.pidfd_source);
-                let peer = look();
-                // Accept may have taken the last descriptor.
-                if peer.pidfd_error() == Some(Unreadable::Descriptors) {
-                    shared.reserve.spend_on(look)
-                } else {
-                    peer
-                }
-            }
+            None => look_at(shared, accepted.socket.as_fd(), &rules),
         };
         let subject = subject_of(&peer, &rules);
         if let Err(refusal) = shared.admission.greet(&subject, now) {
@@ -124,6 +116,7 @@ impl Candidate {
             subject,
             rules,
             doing,
+            proved: false,
             ticket: None,
         })
     }
@@ -149,7 +142,15 @@ impl Candidate {
             match stage {
                 Stage::GoesOn => {}
                 Stage::Undecided(wait) => return Verdict::Wait(self, wait),
-                Stage::Authorized(authorized) => return self.enter(shared, authorized, now),
+                Stage::Authorized(authorized) => {
+                    if !self.take_place(shared, now) {
+                        return Verdict::TurnedAway;
+                    }
+                    match shared.hold(&self.rules) {
+                        Some(in_force) => return self.enter(shared, authorized, in_force),
+                        None => self.begin_again(shared),
+                    }
+                }
                 Stage::Denied(denial) => {
                     self.deny(shared, &denial, now);
                     return Verdict::TurnedAway;
@@ -157,6 +158,18 @@ impl Candidate {
                 Stage::Refused => return Verdict::TurnedAway,
             }
         }
+    }
+
+    /// Other rules came into force on the way to the verdict: they decide.
+    fn begin_again(&mut self, shared: &Shared) {
+        self.rules = shared.rules();
+        if self.peer.facts().address.is_none() {
+            // They may ask for more. The socket still answers as at connect, and holds
+            // the same process.
+            self.peer = look_at(shared, self.socket.as_fd(), &self.rules);
+        }
+        self.facts = Arc::clone(self.peer.shared_facts());
+        self.doing = Doing::Judging;
     }
 
     /// Asks for what can still change the verdict, or gives it.
@@ -178,7 +191,7 @@ impl Candidate {
         }
         match rules.policy.check_shared(&self.facts) {
             // A proof takes as long as the peer likes: it counts as open.
-            Ok(authorized) if shared.must_prove(&rules, &authorized) => {
+            Ok(authorized) if !self.proved && shared.must_prove(&rules, &authorized) => {
                 match self.take_place(shared, now) {
                     true => self.begin_proof(now),
                     false => Stage::Refused,
@@ -277,6 +290,7 @@ impl Candidate {
                 })
             }
             Ok(Progress::Proved) => {
+                self.proved = true;
                 let again = Needs::PROC.without(self.facts.unasked(Needs::PROC));
                 self.doing = Doing::Confirming(self.ask_checker(again, waker, now));
                 Stage::GoesOn
@@ -335,9 +349,14 @@ impl Candidate {
         self.ticket.is_some()
     }
 
-    /// Keeps the limits, and lets the peer in.
-    fn enter(mut self, shared: &Shared, authorized: Authorized, now: Instant) -> Verdict {
-        self.take_place(shared, now);
+    /// Lets the peer in. `in_force` are its rules, which stay so until it stands in the
+    /// registry, where a reload finds it.
+    fn enter(
+        self,
+        shared: &Shared,
+        authorized: Authorized,
+        in_force: RwLockReadGuard<'_, Arc<Rules>>,
+    ) -> Verdict {
         let Self {
             id,
             socket,
@@ -347,6 +366,7 @@ impl Candidate {
             subject,
             rules,
             doing: _,
+            proved: _,
             ticket,
         } = self;
         let Some(ticket) = ticket else {
@@ -356,14 +376,17 @@ impl Candidate {
         let kind = shared.connection_kind;
         let connection = Connection::new(id, socket, kind, peer, authorized, timeouts, accepted);
         let connection = Arc::new(connection);
+        let entry = shared.registry.enter(&connection);
+        drop(in_force);
         if let Err(error) = journal::admitted(&*shared.observer, &connection) {
             journal::unrecorded(&*shared.observer, id, &facts, &error);
             return Verdict::TurnedAway;
         }
-        shared.registry.insert(&connection);
-        // A reload, or a stop, may have passed between the verdict and the entry
-        // in the registry, where they look.
-        shared.catch_up(&rules, &connection);
+        entry.keep();
+        // A stop by force may have gone through the registry just before.
+        if shared.phase.is_forced() {
+            connection.end_by_force(CloseReason::Stopping);
+        }
         Verdict::Admitted {
             connection,
             rules,
@@ -397,6 +420,17 @@ impl Answer {
             ..Wait::default()
         }
     }
+}
+
+/// Asks the socket for what these rules want to know at once.
+fn look_at(shared: &Shared, socket: BorrowedFd<'_>, rules: &Rules) -> Peer {
+    let look = || Peer::from_socket(socket, rules.needs(), rules.pidfd_source);
+    let peer = look();
+    // Accept may have taken the last descriptor.
+    if peer.pidfd_error() == Some(Unreadable::Descriptors) {
+        return shared.reserve.spend_on(look);
+    }
+    peer
 }
 
 fn reason_of(failure: &ProofFailure) -> DenialReason {

@@ -286,7 +286,6 @@ impl Builder {
             on_thread_start: self.on_thread_start,
             observer: self.observer,
             rules: RwLock::new(Arc::clone(&rules)),
-            rules_address: AtomicUsize::new(0),
             wakes: AtomicBool::new(false),
             reserve: Reserve::new().map_err(ServerError::System)?,
             connection_kind: self.connection_kind,

@@ -43,11 +43,36 @@ pub(super) struct Registry {
     shards: [Shard; SHARDS],
 }
 
+/// A connection that stands in the registry, from where it is taken again unless it
+/// is kept: its admission may still fail.
+#[must_use = "it is taken out again"]
+pub(super) struct Entry<'a> {
+    registry: &'a Registry,
+    id: Option<u64>,
+}
+
+impl Entry<'_> {
+    pub(super) fn keep(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            drop(self.registry.remove(id));
+        }
+    }
+}
+
 impl Registry {
-    pub(super) fn insert(&self, connection: &Arc<Connection>) {
-        self.with(connection.id(), |shard| {
-            shard.insert(connection.id(), Arc::clone(connection))
-        });
+    pub(super) fn enter(&self, connection: &Arc<Connection>) -> Entry<'_> {
+        let id = connection.id();
+        self.with(id, |shard| shard.insert(id, Arc::clone(connection)));
+        Entry {
+            registry: self,
+            id: Some(id),
+        }
     }
 
     /// Gives it back, to be dropped outside of the lock: it may be the last, and

@@ -4,7 +4,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -59,8 +59,6 @@ pub(super) struct Shared {
     pub(super) on_thread_start: OnThreadStart,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) rules: RwLock<Arc<Rules>>,
-    /// The address of those, to see without the lock whether they are others.
-    pub(super) rules_address: AtomicUsize,
     /// Whether visits need a waker: for the service, or for checks that another
     /// thread makes.
     pub(super) wakes: AtomicBool,
@@ -138,14 +136,13 @@ impl Shared {
         self.wakes.store(wakes, Ordering::Relaxed);
         let mut in_force = self.rules.write().unwrap_or_else(PoisonError::into_inner);
         *in_force = Arc::clone(rules);
-        self.rules_address
-            .store(Arc::as_ptr(rules).addr(), Ordering::SeqCst);
     }
 
-    /// Whether these are still the rules in force. Who holds them keeps their
-    /// address from being another's.
-    fn are_in_force(&self, rules: &Arc<Rules>) -> bool {
-        Arc::as_ptr(rules).addr() == self.rules_address.load(Ordering::SeqCst)
+    /// Keeps other rules from coming into force for a moment. `None` if others than
+    /// these are already.
+    pub(super) fn hold(&self, rules: &Arc<Rules>) -> Option<RwLockReadGuard<'_, Arc<Rules>>> {
+        let in_force = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::ptr_eq(&in_force, rules).then_some(in_force)
     }
 
     /// Whether a peer has to prove itself before the session begins. A service
@@ -154,21 +151,6 @@ impl Shared {
         rules.process_proof == Choice::Yes
             && authorized.names_executable()
             && !self.protocol.proves_by_itself()
-    }
-
-    /// Judges a connection that was entered while a reload or a forced stop went
-    /// through the registry.
-    pub(super) fn catch_up(&self, judged_by: &Arc<Rules>, connection: &Arc<Connection>) {
-        if self.phase.is_forced() {
-            connection.end_by_force(CloseReason::Stopping);
-        }
-        if self.are_in_force(judged_by) {
-            return;
-        }
-        let again = vec![Arc::clone(connection)];
-        if !super::recheck::judge_again(&self.rules(), again).is_empty() {
-            connection.end_by_force(CloseReason::NoLongerAdmitted);
-        }
     }
 
     /// A connection that had been admitted is over.

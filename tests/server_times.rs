@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use secure_socket::Connection;
 use secure_socket::peer::{Checker, CheckerConfig, Inspector, Pins};
 use secure_socket::server::{Outcome, Overload, Rules, Threads};
-use secure_socket::service::{CloseReason, Next, Opened, Protocol, Session, Turn, Wait, Waker};
+use secure_socket::service::{
+    CloseReason, Next, Opened, Protocol, Session, Timeouts, Turn, Wait, Waker,
+};
 use server_support::{ALL, limits, ping, policy, start, start_with};
 use support::{PATIENCE, is_turned_away, round_trip};
 
@@ -136,6 +138,34 @@ fn a_wait_is_as_long_as_it_is_though_pages_are_given_back_meanwhile() {
         "late: {took:?}"
     );
     assert_eq!(server.stop(), Outcome::Drained);
+}
+
+#[test]
+fn a_bound_of_for_ever_is_none() {
+    let ever = Some(Duration::MAX);
+    for threads in ALL {
+        let mut rules = Rules::new(policy(&[]));
+        rules.timeouts = Arc::new(Timeouts {
+            first_byte: ever,
+            idle: ever,
+            connect: ever,
+            write: ever,
+            half_close: ever,
+            max_lifetime: ever,
+        });
+        let server = start(threads(), limits(10), Overload::Wait, rules);
+        let stream = server.connect();
+        ping(&stream);
+        // More than is taken at once, so that the write timeout begins.
+        let mut writer = stream.try_clone().unwrap();
+        let writing = thread::spawn(move || writer.write_all(&vec![7; 3_000_000]));
+        thread::sleep(Duration::from_millis(50));
+        let mut answer = vec![0; 3_000_000];
+        io::Read::read_exact(&mut &stream, &mut answer).unwrap();
+        writing.join().unwrap().unwrap();
+        drop(stream);
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
 }
 
 #[test]

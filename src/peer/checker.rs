@@ -20,6 +20,7 @@ use super::process::{ProcRoot, ProcessFacts, confirm, read};
 use super::queue::Queue;
 use super::{Needs, Peer, Unreadable};
 use crate::ids::Pid;
+use crate::sys;
 
 /// The bounds of the checker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -201,10 +202,7 @@ impl Checker {
             Ok(held) => held,
             Err(why) => return on_done(ProcessFacts::all_unreadable(needs, why)),
         };
-        let now = Instant::now();
-        let deadline = now
-            .checked_add(self.closer.0.config.digest_wait)
-            .unwrap_or(now);
+        let deadline = sys::time::after(Instant::now(), self.patience());
         let job = Job {
             pidfd,
             pid,

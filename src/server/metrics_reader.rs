@@ -20,6 +20,7 @@ use crate::ids::Uid;
 use crate::listener::Accepted;
 use crate::peer::{Facts, Needs, Peer, ProcessFacts};
 use crate::policy::Denial;
+use crate::sys;
 
 /// How long one may take, for request and answer together, beyond what the process
 /// checker takes.
@@ -72,7 +73,8 @@ impl Reader {
             None => Peer::from_socket(accepted.socket.as_fd(), needs, rules.pidfd_source),
         };
         let facts = peer.facts().clone();
-        let until = now + PATIENCE + rules.inspector.patience();
+        let patience = PATIENCE.saturating_add(rules.inspector.patience());
+        let until = sys::time::after(now, patience);
         Self {
             socket: accepted.socket,
             peer,

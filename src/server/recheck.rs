@@ -12,6 +12,7 @@ use super::shared::Shared;
 use crate::peer::{Fact, Facts, Needs, Peer, ProcessFacts};
 use crate::policy::{Denial, DenialReason};
 use crate::service::{CloseReason, Connection, Waker};
+use crate::sys;
 
 /// How long an answer of the checker may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -82,7 +83,7 @@ impl Recheck {
             // A checker that does not answer can't vouch for anybody.
             return Some(CloseReason::ExecutableChanged);
         };
-        self.due = now + shared.rules().recheck_interval;
+        self.due = sys::time::after(now, shared.rules().recheck_interval);
         let mut facts = Facts::of(Fact::Unasked);
         facts.absorb(process);
         match connection.authorized().still_holds(&facts) {
@@ -139,7 +140,8 @@ pub(super) fn judge_again(
     rules: &Rules,
     connections: Vec<Arc<Connection>>,
 ) -> Vec<(Arc<Connection>, Denial)> {
-    let until = Instant::now() + rules.inspector.patience() + MARGIN;
+    let patience = rules.inspector.patience().saturating_add(MARGIN);
+    let until = sys::time::after(Instant::now(), patience);
     let (mut left, mut denied) = (connections, Vec::new());
     loop {
         let (unsure, sure): (Vec<_>, Vec<_>) = judge_once(rules, left, until)

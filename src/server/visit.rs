@@ -5,8 +5,8 @@
 //! steps a visit only says what it waits for.
 //!
 //! Invariants: nothing is read from or written to the peer before the policy, the
-//! limits and the observer have all agreed. A panic of the session ends this
-//! visit only.
+//! limits and the observer have all agreed. A panic of the session or of the observer
+//! ends this visit only.
 
 use std::any::Any;
 use std::io;
@@ -23,6 +23,7 @@ use super::shared::Shared;
 use crate::admission::{Abuse, Subject, Ticket};
 use crate::listener::Accepted;
 use crate::service::{CloseReason, Connection, Interest, Next, Ready, Session, Turn, Wait, Waker};
+use crate::sys;
 
 /// What a driver saw.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -86,7 +87,8 @@ impl Visit {
         waker: Option<Waker>,
         now: Instant,
     ) -> Option<Self> {
-        let candidate = Candidate::greet(shared, accepted, now)?;
+        let greet = || Candidate::greet(shared, accepted, now);
+        let candidate = net(None, "the observer of a refusal", greet)??;
         let wait = Wait::default();
         let stage = Stage::Candidate(candidate);
         let shared = Arc::clone(shared);
@@ -127,16 +129,15 @@ impl Visit {
             return Pace::Over(CloseReason::Finished);
         };
         let id = candidate.id();
-        let stepped = catch_unwind(AssertUnwindSafe(|| self.step_candidate(now, buffer)));
-        stepped.unwrap_or_else(|payload| {
-            let what = panic_text(payload.as_ref());
-            crate::limited!(
-                error, conn = id;
-                "its examination panicked, the connection is closed: {what}"
-            );
+        let examination = || self.step_candidate(now, buffer);
+        let stepped = net(Some(id), "its examination", examination);
+        stepped.unwrap_or_else(|| {
             if let Some(connection) = self.shared.registry.remove(id) {
-                self.shared
-                    .closed(&connection, CloseReason::ServicePanicked);
+                let closed = || {
+                    self.shared
+                        .closed(&connection, CloseReason::ServicePanicked);
+                };
+                let _ = net(Some(id), "the observer of its end", closed);
             }
             Pace::Over(CloseReason::ServicePanicked)
         })
@@ -221,19 +222,10 @@ impl Visit {
             buffer,
             stopping,
         };
-        let next = catch_unwind(AssertUnwindSafe(|| {
-            serving.session.step(&serving.connection, turn)
-        }));
-        let next = match next {
-            Ok(next) => next,
-            Err(payload) => {
-                let what = panic_text(payload.as_ref());
-                crate::limited!(
-                    error, conn = serving.connection.id();
-                    "the service panicked, its connection is closed: {what}"
-                );
-                return Pace::Over(CloseReason::ServicePanicked);
-            }
+        let id = Some(serving.connection.id());
+        let step = || serving.session.step(&serving.connection, turn);
+        let Some(next) = net(id, "the service", step) else {
+            return Pace::Over(CloseReason::ServicePanicked);
         };
         // Looked at again: a forced end shows as an end of data to the session.
         if let Some(reason) = serving.connection.forced() {
@@ -361,18 +353,15 @@ impl Visit {
             _ticket: ticket,
             ..
         } = serving;
+        let id = connection.id();
         // The session first: it may hold what refers to the connection.
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(session))) {
-            let what = panic_text(payload.as_ref());
-            crate::limited!(
-                error, conn = connection.id();
-                "the service panicked at the end: {what}"
-            );
-        }
-        self.shared.registry.remove(connection.id());
-        self.shared.closed(&connection, reason);
+        let _ = net(Some(id), "the end of the service", || drop(session));
+        self.shared.registry.remove(id);
+        let closed = || self.shared.closed(&connection, reason);
+        let _ = net(Some(id), "the observer of its end", closed);
         let abuse = abuse_of(reason, connection.traffic());
-        self.shared.note_abuse(&subject, connection.peer(), abuse);
+        let note = || self.shared.note_abuse(&subject, connection.peer(), abuse);
+        let _ = net(Some(id), "the observer of abuse", note);
         // The socket is closed before its place is free, so that a client that
         // waits for the end finds the place.
         drop(connection);
@@ -399,7 +388,7 @@ impl Serving {
         self.connection
             .timeouts()
             .max_lifetime
-            .map(|bound| self.connection.opened() + bound)
+            .map(|bound| sys::time::after(self.connection.opened(), bound))
     }
 
     fn first_byte_end(&self) -> Option<Instant> {
@@ -408,14 +397,14 @@ impl Serving {
             .timeouts()
             .first_byte
             .filter(|_| self.traffic == (0, 0))?;
-        Some(self.connection.opened() + bound)
+        Some(sys::time::after(self.connection.opened(), bound))
     }
 
     fn idle_end(&self) -> Option<Instant> {
         self.connection
             .timeouts()
             .idle
-            .map(|bound| self.moved + bound)
+            .map(|bound| sys::time::after(self.moved, bound))
     }
 }
 
@@ -442,8 +431,22 @@ fn abuse_of(reason: CloseReason, traffic: (u64, u64)) -> Option<Abuse> {
     }
 }
 
-fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
+/// Does what an embedder's code has a part in. `None` if that panicked: the connection
+/// is lost, but the thread goes on to the next.
+fn net<T>(id: Option<u64>, what: &str, work: impl FnOnce() -> T) -> Option<T> {
+    let caught = catch_unwind(AssertUnwindSafe(work));
+    let said = |payload: Box<dyn Any + Send>| {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("no message");
+        match id {
+            Some(id) => {
+                crate::limited!(error, conn = id; "{what} panicked, the connection is closed: {text}");
+            }
+            None => {
+                crate::limited!(error, "{what} panicked, the connection is closed: {text}");
+            }
+        }
+    };
+    caught.map_err(said).ok()
 }

@@ -165,7 +165,8 @@ impl Connection {
     /// One write, with all bounds.
     fn write_blocking(&self, bytes: &[u8]) -> io::Result<usize> {
         let own = self.attended.get().and_then(|a| end(&a.write_timeout));
-        let bound = self.timeouts().write.map(|bound| Instant::now() + bound);
+        let bound = self.timeouts().write;
+        let bound = bound.and_then(|bound| Instant::now().checked_add(bound));
         loop {
             self.end_if_pressing()?;
             match self.send(bytes) {

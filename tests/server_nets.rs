@@ -1,0 +1,133 @@
+//! An observer that panics harms the connection that it is told of, and no thread.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod server_support;
+mod support;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use secure_socket::Connection;
+use secure_socket::admission::{Abuse, AbuseNoticed, Limits, PenaltyStarted, Refusal, Subject};
+use secure_socket::server::{Observer, Outcome, Rules, Threads};
+use secure_socket::service::{CloseReason, Echo};
+use server_support::{ALL, Running, limits, policy, start_by, until};
+use support::{is_turned_away, round_trip};
+
+/// Panics at whatever it is told of, but for admissions and denials.
+#[derive(Default)]
+struct Touchy {
+    told: AtomicU32,
+}
+
+impl Touchy {
+    fn panic(&self, what: &str) {
+        self.told.fetch_add(1, Ordering::SeqCst);
+        panic!("{what}, as asked");
+    }
+}
+
+impl Observer for Touchy {
+    fn penalty(&self, _subject: &Subject, _penalty: &PenaltyStarted) {
+        self.panic("penalty");
+    }
+
+    fn refused(&self, _id: u64, _subject: &Subject, _refusal: &Refusal) {
+        self.panic("refused");
+    }
+
+    fn abused(&self, _subject: &Subject, _abuse: Abuse, _noticed: &AbuseNoticed) {
+        self.panic("abused");
+    }
+
+    fn closed(&self, _connection: &Connection, _reason: CloseReason, _lasted: Duration) {
+        self.panic("closed");
+    }
+}
+
+fn start_touchy(threads: Threads, limits: Limits, rules: Rules) -> (Running, Arc<Touchy>) {
+    let touchy = Arc::<Touchy>::default();
+    let observer = Arc::clone(&touchy);
+    let server = start_by(Arc::new(Echo), rules, |builder| {
+        builder.threads(threads).limits(limits).observer(observer)
+    });
+    (server, touchy)
+}
+
+#[test]
+fn an_observer_that_panics_at_an_end_costs_no_thread() {
+    for threads in ALL {
+        let (server, touchy) = start_touchy(threads(), limits(10), Rules::new(policy(&[])));
+        for _ in 0..10 {
+            // One without a byte is a sign of abuse as well.
+            assert_eq!(round_trip(&server.connect(), b""), b"");
+            assert_eq!(round_trip(&server.connect(), b"hello"), b"hello");
+        }
+        server.await_open(0);
+        assert!(server.handle.connections().is_empty());
+        until("all was told", || touchy.told.load(Ordering::SeqCst) == 30);
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+#[test]
+fn an_observer_that_panics_at_a_refusal_costs_no_thread() {
+    for threads in ALL {
+        let few = Limits {
+            denials_before_penalty: 1,
+            penalty: Duration::from_secs(60),
+            ..limits(10)
+        };
+        let rules = Rules::new(policy(&["uid:4294967293"]));
+        let (server, touchy) = start_touchy(threads(), few, rules);
+        // The first is denied and punished, the others are refused.
+        for _ in 0..10 {
+            assert!(is_turned_away(&server.connect()));
+        }
+        until("all was told", || touchy.told.load(Ordering::SeqCst) == 10);
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+/// Every other admission can't be recorded, by a panic.
+#[derive(Default)]
+struct Forgetful {
+    admitted: AtomicU32,
+    closed: AtomicU32,
+}
+
+impl Observer for Forgetful {
+    fn admitted(&self, _connection: &Connection) -> io::Result<()> {
+        let number = self.admitted.fetch_add(1, Ordering::SeqCst);
+        assert!(number % 2 == 1, "as asked");
+        Ok(())
+    }
+
+    fn closed(&self, _connection: &Connection, _reason: CloseReason, _lasted: Duration) {
+        self.closed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn one_whose_admission_panicked_was_never_here() {
+    for threads in ALL {
+        let forgetful = Arc::<Forgetful>::default();
+        let observer = Arc::clone(&forgetful);
+        let rules = Rules::new(policy(&[]));
+        let server = start_by(Arc::new(Echo), rules, |builder| {
+            builder.threads(threads()).observer(observer)
+        });
+        for _ in 0..5 {
+            assert!(is_turned_away(&server.connect()));
+            assert_eq!(round_trip(&server.connect(), b"hello"), b"hello");
+        }
+        server.await_open(0);
+        assert!(server.handle.connections().is_empty());
+        until("all have ended", || {
+            forgetful.closed.load(Ordering::SeqCst) == 5
+        });
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}

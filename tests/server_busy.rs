@@ -7,18 +7,19 @@ mod identity_support;
 mod server_support;
 mod support;
 
-use std::io::{self, Write};
-use std::process::{Child, Command};
+use std::io::{self, Read, Write};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use identity_support::{HELPER_ARGS, own_user, prepare, run_script};
-use secure_socket::Connection;
 use secure_socket::peer::{Checker, CheckerConfig, Inspector, Pins};
 use secure_socket::policy::{Numeric, Policy, Rule};
-use secure_socket::server::{Choice, Observer, Outcome, Rules};
+use secure_socket::server::{Acceptor, Choice, Observer, Outcome, Rules};
 use secure_socket::service::{CloseReason, Next, Opened, Protocol, Session, Turn, Waker};
+use secure_socket::{Connection, Listener};
 use server_support::{ALL, Running, policy, start_by, until};
+use support::{PATIENCE, TempDir};
 
 #[test]
 fn helper() {
@@ -117,4 +118,38 @@ fn a_busy_connection_ends_when_its_process_runs_another_program() {
     for threads in 0..ALL.len() {
         check(&rules, threads, other, CloseReason::ExecutableChanged);
     }
+}
+
+#[test]
+fn a_connection_of_an_acceptor_ends_with_its_process() {
+    let dir = TempDir::new();
+    let path = dir.join("run/a.sock");
+    // The name of this program, as the kernel cuts it off.
+    let name = std::fs::read_to_string("/proc/self/comm").unwrap();
+    let rule = format!("uid:self,name:{}", name.trim_end());
+    let listener = Listener::builder(&path)
+        .unwrap()
+        .policy(Policy::parse(&rule).unwrap())
+        .bind()
+        .unwrap()
+        .dangerously_unconfined();
+    let acceptor = Acceptor::new(listener).unwrap();
+    // The child that it leaves behind holds the socket.
+    let script = format!("connect {};child;wait;parent;wait", path.display());
+    let mut parent = Command::new(std::env::current_exe().unwrap());
+    parent.args(HELPER_ARGS);
+    prepare(&mut parent, &script);
+    let mut parent = parent.stderr(Stdio::null()).spawn().unwrap();
+    let connection = acceptor.accept(Some(PATIENCE)).unwrap().unwrap();
+    assert!(connection.authorized().names_process());
+    let short = Some(Duration::from_millis(100));
+    connection.set_read_timeout(short).unwrap();
+    let error = (&*connection).read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "it lives");
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    parent.kill().unwrap();
+    let error = (&*connection).read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    assert_eq!(connection.forced(), Some(CloseReason::PeerExited));
+    parent.wait().unwrap();
 }

@@ -2,10 +2,12 @@
 //! loop, and for other languages.
 //!
 //! Invariant: what comes out was admitted by the policy; those who were not are
-//! closed unread and logged.
+//! closed unread and logged. Where the rule names a process, the connection ends with
+//! that.
 //!
-//! Not here: threads, limits of connections, rates and penalties: those are
-//! [`Server`](super::Server)'s. Whoever uses this bounds what he accepts.
+//! Not here: threads, limits of connections, rates and penalties, the proof of the
+//! process and the repeated look at its executable: those are [`Server`](super::Server)'s.
+//! Whoever uses this bounds what he accepts.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,10 +23,15 @@ use super::rules::Rules;
 use super::{ServerError, journal, start_checker};
 use crate::listener::{Accepted, Listener, Sealed};
 use crate::peer::Peer;
-use crate::service::{Connection, Kind};
+use crate::service::{CloseReason, Connection, Kind, Watch};
 
 /// Accepts those whom a listener's policy admits. May be shared between threads,
 /// several of which may wait in [`accept`](Self::accept).
+///
+/// Reads and writes of a connection fail once the process has exited that a rule by
+/// pid, executable, digest, name or arguments admitted, as a [`Server`](super::Server)'s
+/// do. A process that runs another program since is not found out here: whose rules
+/// name executables is better served by a server, which looks again.
 ///
 /// ```no_run
 /// use std::io::Write;
@@ -135,9 +142,10 @@ impl Acceptor {
         rustix::io::ioctl_fionbio(&accepted.socket, false)?;
         let timeouts = Arc::clone(&rules.timeouts);
         let (socket, kind) = (accepted.socket, self.kind);
+        let ends_with_peer = rules.ends_with_peer(&authorized) && peer.pidfd().is_some();
         let connection = Connection::new(id, socket, kind, peer, authorized, timeouts, opened);
         let connection = Arc::new(connection);
-        connection.attend(Box::new(()));
+        connection.attend(Box::new(Company { ends_with_peer }));
         journal::admitted(&(), &connection)?;
         Ok(Some(connection))
     }
@@ -149,6 +157,25 @@ impl Acceptor {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// What is looked after while the connection is in use.
+struct Company {
+    ends_with_peer: bool,
+}
+
+impl Watch for Company {
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    fn look(&self, _connection: &Connection, _now: Instant) -> Option<CloseReason> {
+        None
+    }
+
+    fn ends_with_peer(&self) -> bool {
+        self.ends_with_peer
     }
 }
 

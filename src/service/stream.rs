@@ -30,21 +30,6 @@ pub(crate) trait Watch: Send + Sync {
     fn ends_with_peer(&self) -> bool;
 }
 
-/// Nothing is watched but the bounds of time.
-impl Watch for () {
-    fn due(&self) -> Option<Instant> {
-        None
-    }
-
-    fn look(&self, _connection: &Connection, _now: Instant) -> Option<CloseReason> {
-        None
-    }
-
-    fn ends_with_peer(&self) -> bool {
-        false
-    }
-}
-
 /// What a connection has besides while a blocking service has it.
 pub(super) struct Attended {
     own: Weak<Connection>,

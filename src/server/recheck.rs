@@ -62,7 +62,8 @@ impl Recheck {
         })
     }
 
-    /// Asks, or takes the answer. Gives why the connection must end, if so.
+    /// Asks if it is time to, or takes the answer that has come. Gives why the
+    /// connection must end, if so.
     pub(super) fn go_on(
         &mut self,
         shared: &Shared,
@@ -71,7 +72,9 @@ impl Recheck {
         now: Instant,
     ) -> Option<CloseReason> {
         let Some(answer) = self.answer.take() else {
-            self.ask(shared, connection, waker, now);
+            if now >= self.due {
+                self.ask(shared, connection, waker, now);
+            }
             return None;
         };
         let process = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -240,5 +243,28 @@ impl Judged {
                 return true;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Bench, connection};
+    use super::*;
+
+    #[test]
+    fn nothing_is_asked_before_it_is_due() {
+        let bench = Bench::new();
+        let (connection, _other_end) = connection();
+        let now = Instant::now();
+        let due = now + Duration::from_secs(60);
+        let mut recheck = Recheck::new(due);
+        let mut go_on = |now| recheck.go_on(&bench.shared, &connection, None, now);
+        assert_eq!(go_on(now), None);
+        assert_eq!(go_on(due - Duration::from_nanos(1)), None);
+        assert!(!recheck.has_answer());
+        assert_eq!(recheck.due(), due);
+        // Without a checker the answer is there at once.
+        assert_eq!(recheck.go_on(&bench.shared, &connection, None, due), None);
+        assert!(recheck.has_answer());
     }
 }

@@ -1,12 +1,16 @@
-//! A server of which a test drives the parts.
+//! A server of which a test drives the parts, and connections for it.
 
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use super::*;
 use crate::listener::{Address, Options, SocketPath};
+use crate::peer::{Needs, Peer, PidfdSource};
 use crate::policy::{Numeric, Policy, Rule};
-use crate::service::Echo;
+use crate::service::{Connection, Echo};
 
 /// A server that nobody runs.
 pub(super) struct Bench {
@@ -53,4 +57,15 @@ pub(super) fn policy(rule: &str) -> Policy {
     let own_user = crate::ids::Uid::from_raw(own_user).unwrap();
     let rule = Rule::parse(rule, &Numeric { own_user }).unwrap();
     Policy::new(vec![rule], Vec::new(), own_user)
+}
+
+/// A connection that was admitted, and its other end.
+pub(super) fn connection() -> (Connection, UnixStream) {
+    let (near, far) = UnixStream::pair().unwrap();
+    let peer = Peer::from_socket(near.as_fd(), Needs::PROCESS, PidfdSource::Socket);
+    let authorized = policy("uid:self").check(peer.facts()).unwrap();
+    let (socket, timeouts) = (OwnedFd::from(near), Arc::default());
+    let kind = Kind::default();
+    let connection = Connection::new(1, socket, kind, peer, authorized, timeouts, Instant::now());
+    (connection, far)
 }

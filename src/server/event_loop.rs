@@ -69,7 +69,9 @@ impl Inbox {
     fn take(&self, tokens: &mut Vec<Token>) {
         let mut count = [0_u8; 8];
         let _ = rustix::io::read(&self.eventfd, &mut count);
-        self.rung.store(false, Ordering::Release);
+        // With what was done before a ring that this one answers: a store alone would
+        // let the looks that follow be made before it.
+        self.rung.swap(false, Ordering::AcqRel);
         tokens.append(&mut self.tokens.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

@@ -60,7 +60,9 @@ impl Bell {
     fn hear(&self) {
         let mut count = [0_u8; 8];
         let _ = rustix::io::read(&self.eventfd, &mut count);
-        self.rung.store(false, Ordering::Release);
+        // Takes over what was done before a ring that found it rung already, and lets no
+        // look that follows be made before it: who rings after that writes again.
+        self.rung.swap(false, Ordering::AcqRel);
     }
 }
 

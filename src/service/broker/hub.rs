@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use crate::frame::{ErrorCode, Frame, FrameLimit, Pattern};
+use crate::frame::{ErrorCode, Frame, FrameLimit};
 use crate::peer::Facts;
 use crate::service::Waker;
 
@@ -148,34 +148,16 @@ impl Broker {
 
     fn revoke(&self, member: &Member) {
         let rights = member.rights();
-        let denied = |action, entry: &Entry| {
-            let pattern = Pattern::new(entry.pattern.as_bytes());
-            !pattern.is_some_and(|pattern| rights.allow_pattern(action, pattern))
-        };
-        let mut lost = Vec::new();
-        {
-            let mut open = member.open();
-            let taken = open
-                .subscriptions
-                .extract_if(|_, entry| denied(Action::Subscribe, entry))
-                .map(|(_, entry)| (Role::Subscriber, entry));
-            lost.extend(taken);
-            let taken = open
-                .registrations
-                .extract_if(|_, entry| denied(Action::Serve, entry))
-                .map(|(_, entry)| (Role::Responder, entry));
-            lost.extend(taken);
-        }
+        // Under this lock: who has asked for the rights before they changed has opened
+        // or delivered by now, and who comes later asks again.
+        let mut out = member.outbox.lock();
+        let lost = member.open().take_denied(&rights);
         for (role, entry) in lost {
             entry.end();
             self.routes.remove(role, &entry);
-            let mut out = member.outbox.lock();
-            match role {
-                Role::Subscriber => {
-                    member.account.subscriptions.subtract(1);
-                    out.revoke(entry.id);
-                }
-                Role::Responder => member.account.registrations.subtract(1),
+            member.account.entries(role).subtract(1);
+            if role == Role::Subscriber {
+                out.revoke(entry.id);
             }
             let text = "a reload took this right away";
             out.control(&Frame::Error {
@@ -185,12 +167,8 @@ impl Broker {
             });
             out.hand_over();
         }
-        // Under this lock: who has asked for the rights before they changed has
-        // delivered by now, and who comes later asks again.
-        let taken = member
-            .outbox
-            .lock()
-            .revoke_requests(|subject| rights.allow_subject(Action::Serve, subject));
+        let taken = out.revoke_requests(|subject| rights.allow_subject(Action::Serve, subject));
+        drop(out);
         for number in taken {
             let request = member.open().owed.remove(number);
             if let Some(request) = request.filter(|request| request.end()) {

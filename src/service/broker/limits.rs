@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use super::routes::Role;
 use crate::frame::FrameLimit;
 use crate::ids::Uid;
 
@@ -140,6 +141,16 @@ pub(super) struct Account {
     pub(super) subscriptions: Counter,
     pub(super) registrations: Counter,
     pub(super) requests: Counter,
+}
+
+impl Account {
+    /// Subscriptions or registrations.
+    pub(super) fn entries(&self, role: Role) -> &Counter {
+        match role {
+            Role::Subscriber => &self.subscriptions,
+            Role::Responder => &self.registrations,
+        }
+    }
 }
 
 /// One account for each uid that is connected. Peers without a uid share one.

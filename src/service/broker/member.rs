@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::frame::{ErrorCode, Frame, Stamp};
+use crate::frame::{ErrorCode, Frame, Pattern, Stamp};
 use crate::ids::{Gid, Pid, Uid};
 use crate::peer::Facts;
 
 use super::limits::Account;
 use super::outbox::Outbox;
 use super::rights::Rights;
-use super::routes::Entry;
+use super::routes::{Entry, Role};
 
 /// Who a connection is, as its stamps will say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +55,28 @@ pub(super) struct Open {
 }
 
 impl Open {
+    /// Subscriptions or registrations, by the client's ids.
+    pub(super) fn entries(&mut self, role: Role) -> &mut HashMap<u64, Arc<Entry>> {
+        match role {
+            Role::Subscriber => &mut self.subscriptions,
+            Role::Responder => &mut self.registrations,
+        }
+    }
+
+    /// Takes out what these rights don't cover.
+    pub(super) fn take_denied(&mut self, rights: &Rights) -> Vec<(Role, Arc<Entry>)> {
+        let mut taken = Vec::new();
+        for role in [Role::Subscriber, Role::Responder] {
+            let denied = |_: &u64, entry: &mut Arc<Entry>| {
+                let pattern = Pattern::new(entry.pattern.as_bytes());
+                !pattern.is_some_and(|pattern| rights.allow_pattern(role.action(), pattern))
+            };
+            let entries = self.entries(role).extract_if(denied);
+            taken.extend(entries.map(|(_, entry)| (role, entry)));
+        }
+        taken
+    }
+
     /// Forgets a request that went to nobody. It was the last one asked.
     pub(super) fn give_up(&mut self, request: &Arc<Request>) {
         self.asked.remove(&request.id);

@@ -40,6 +40,8 @@ mod port;
 mod protocol;
 mod proving;
 mod queue;
+#[cfg(test)]
+mod reload_tests;
 mod request;
 mod rights;
 mod routes;

@@ -17,7 +17,7 @@ use super::deliver::Recent;
 use super::hub::{Broker, count_in};
 use super::limits::{Limits, Quota};
 use super::member::{Member, Open, Request};
-use super::rights::{Action, Rights};
+use super::rights::Rights;
 use super::routes::{Entry, Role, Route};
 use super::run::Run;
 
@@ -241,9 +241,9 @@ impl Batch<'_> {
                 pattern,
                 drop_oldest,
             } => {
-                self.subscribe(id, pattern, drop_oldest);
+                self.open(Role::Subscriber, id, pattern, drop_oldest);
             }
-            Frame::Serve { id, pattern } => self.serve(id, pattern),
+            Frame::Serve { id, pattern } => self.open(Role::Responder, id, pattern, false),
             Frame::Unsubscribe { id } => self.unsubscribe(id),
             Frame::Unserve { id } => self.unserve(id),
             Frame::Ping { id, body } => self.answer(&Frame::Pong { id, body }),
@@ -279,84 +279,66 @@ impl Batch<'_> {
         out.push_out();
     }
 
-    fn subscribe(&mut self, id: u64, pattern: Pattern<'_>, drop_oldest: bool) {
-        if self.may_not(id, Action::Subscribe, pattern) {
-            return;
-        }
+    /// Opens a subscription or a registration, or says why not.
+    fn open(&mut self, role: Role, id: u64, pattern: Pattern<'_>, drop_oldest: bool) {
         let member = Arc::clone(&self.port.member);
-        let entry = Entry::new(Arc::clone(&member), id, pattern);
-        let added = {
-            let mut open = member.open();
-            let held = open.subscriptions.len();
-            self.count_one(open.subscriptions.contains_key(&id), || {
-                let counter = &member.account.subscriptions;
-                let limit = self.port.limits.subscriptions;
-                count_in(
-                    counter,
-                    held,
-                    limit,
-                    Quota::Subscriptions,
-                    Quota::SubscriptionsPerUid,
-                )
-            })
-            .map(|()| open.subscriptions.insert(id, Arc::clone(&entry)))
-        };
-        match added {
-            Ok(_) => {
-                // OK comes before the first message: the lock is held until both
-                // are certain.
-                let mut out = member.outbox.lock();
+        // Held to the end: OK comes before the first message, and a reload, which takes
+        // this lock to look for what it ends, finds all of it or comes first.
+        let mut out = member.outbox.lock();
+        match self.enter(role, id, pattern) {
+            Ok(entry) => {
                 out.subscribed(id, drop_oldest);
-                self.port.broker.routes.insert(Role::Subscriber, &entry);
+                self.port.broker.routes.insert(role, &entry);
                 out.control(&Frame::Ok { id });
-                self.touch(&member, &mut out);
             }
-            Err((code, text)) => self.refuse(id, code, &text),
+            Err((code, text)) => {
+                let text = &text;
+                out.control(&Frame::Error { id, code, text });
+            }
         }
+        self.touch(&member, &mut out);
     }
 
-    fn serve(&mut self, id: u64, pattern: Pattern<'_>) {
-        if self.may_not(id, Action::Serve, pattern) {
-            return;
-        }
-        let member = Arc::clone(&self.port.member);
-        let entry = Entry::new(Arc::clone(&member), id, pattern);
-        let added = {
-            let mut open = member.open();
-            let held = open.registrations.len();
-            self.count_one(open.registrations.contains_key(&id), || {
-                let counter = &member.account.registrations;
-                let limit = self.port.limits.subscriptions;
-                count_in(
-                    counter,
-                    held,
-                    limit,
-                    Quota::Registrations,
-                    Quota::RegistrationsPerUid,
-                )
-            })
-            .map(|()| open.registrations.insert(id, Arc::clone(&entry)))
-        };
-        match added {
-            Ok(_) => {
-                let mut out = member.outbox.lock();
-                self.port.broker.routes.insert(Role::Responder, &entry);
-                out.control(&Frame::Ok { id });
-                self.touch(&member, &mut out);
-            }
-            Err((code, text)) => self.refuse(id, code, &text),
-        }
-    }
-
-    fn count_one(
-        &self,
-        is_there: bool,
-        count: impl FnOnce() -> Result<(), Quota>,
-    ) -> Result<(), (ErrorCode, String)> {
-        if is_there {
+    /// Counts one more in, if it may be opened.
+    fn enter(
+        &mut self,
+        role: Role,
+        id: u64,
+        pattern: Pattern<'_>,
+    ) -> Result<Arc<Entry>, (ErrorCode, String)> {
+        self.may_open(role, pattern)?;
+        let member = &self.port.member;
+        let limit = self.port.limits.subscriptions;
+        let mut open = member.open();
+        let entries = open.entries(role);
+        if entries.contains_key(&id) {
             return Err((ErrorCode::DuplicateId, String::from("this id is in use")));
         }
-        count().map_err(|quota| (ErrorCode::Quota, quota.to_string()))
+        let [of_connection, of_uid]: [fn(usize) -> Quota; 2] = match role {
+            Role::Subscriber => [Quota::Subscriptions, Quota::SubscriptionsPerUid],
+            Role::Responder => [Quota::Registrations, Quota::RegistrationsPerUid],
+        };
+        let counter = member.account.entries(role);
+        count_in(counter, entries.len(), limit, of_connection, of_uid)
+            .map_err(|quota| (ErrorCode::Quota, quota.to_string()))?;
+        let entry = Entry::new(Arc::clone(member), id, pattern);
+        entries.insert(id, Arc::clone(&entry));
+        Ok(entry)
+    }
+
+    /// Whether something new of this kind is taken, by the rights in force.
+    fn may_open(&mut self, role: Role, pattern: Pattern<'_>) -> Result<(), (ErrorCode, String)> {
+        if self.is_stopping() {
+            let text = String::from("the broker is about to stop");
+            return Err((ErrorCode::Stopping, text));
+        }
+        let action = role.action();
+        self.port.refresh_rights();
+        if self.port.rights.allow_pattern(action, pattern) {
+            return Ok(());
+        }
+        let text = format!("no permit to {} {pattern}", action.name());
+        Err((ErrorCode::Denied, text))
     }
 
     fn unsubscribe(&mut self, id: u64) {
@@ -382,21 +364,6 @@ impl Batch<'_> {
         self.port.member.account.registrations.subtract(1);
         self.port.broker.routes.remove(Role::Responder, &entry);
         self.answer(&Frame::Ok { id });
-    }
-
-    /// Whether something new of this kind is refused; says so then.
-    fn may_not(&mut self, id: u64, action: Action, pattern: Pattern<'_>) -> bool {
-        if self.is_stopping() {
-            self.refuse(id, ErrorCode::Stopping, "the broker is about to stop");
-            return true;
-        }
-        self.port.refresh_rights();
-        let allowed = self.port.rights.allow_pattern(action, pattern);
-        if !allowed {
-            let text = format!("no permit to {} {pattern}", action.name());
-            self.refuse(id, ErrorCode::Denied, &text);
-        }
-        !allowed
     }
 
     pub(super) fn is_stopping(&self) -> bool {

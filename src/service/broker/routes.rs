@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::frame::{Pattern, Subject};
 
 use super::member::Member;
+use super::rights::Action;
 use super::tree::Tree;
 
 const SHARDS: usize = 16;
@@ -78,6 +79,16 @@ pub(super) struct Route {
 pub(super) enum Role {
     Subscriber,
     Responder,
+}
+
+impl Role {
+    /// What it takes a permit for.
+    pub(super) fn action(self) -> Action {
+        match self {
+            Self::Subscriber => Action::Subscribe,
+            Self::Responder => Action::Serve,
+        }
+    }
 }
 
 pub(super) struct Routes {

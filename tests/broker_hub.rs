@@ -480,6 +480,18 @@ fn what_a_receiver_does_not_accept_is_said() {
     large.send(&[request(3, "s", &[0; 992])]);
     assert_eq!(codes(&large.read()), [(3, Some(7))]);
     assert!(small.port.is_idle());
+    // Nor is it silence that answers its own PING.
+    for (body, expect) in [(1024, None), (1025, Some(7)), (2048, Some(7))] {
+        let body = &vec![0; body];
+        small.send(&[Frame::Ping { id: 4, body }]);
+        let got = small.read();
+        assert_eq!(got.len(), 1, "{got:?}");
+        let said = codes(&got).first().and_then(|(id, code)| {
+            assert_eq!(*id, 4);
+            *code
+        });
+        assert_eq!(said, expect, "{} bytes", body.len());
+    }
 }
 
 #[test]

@@ -106,10 +106,19 @@ impl Outbox {
 }
 
 impl Out {
-    /// Appends the answer to something that this client sent. Beyond the bounds
-    /// the connection ends: it asks, but doesn't read.
+    /// Appends the answer to something that this client sent, or says that it is
+    /// larger than the client accepts. Beyond the bounds the connection ends: it asks,
+    /// but doesn't read.
     pub(super) fn control(&mut self, frame: &Frame<'_>) {
-        if let Err(Refused::Quota(quota)) = self.append(frame) {
+        let taken = match self.append(frame) {
+            Err(Refused::TooLarge) => self.append(&Frame::Error {
+                id: frame.id(),
+                code: ErrorCode::TooLarge,
+                text: "the answer is larger than you accept",
+            }),
+            other => other,
+        };
+        if let Err(Refused::Quota(quota)) = taken {
             self.end(ErrorCode::Quota, &quota.to_string());
         }
     }

@@ -218,18 +218,7 @@ impl Batch<'_> {
         let mut out = request.requester.outbox.lock();
         request.settle();
         let stamp = self.port.member.stamp(self.port.broker.places(1));
-        match out.append(&Frame::Answer { id, stamp, body }) {
-            Ok(()) | Err(Refused::Gone | Refused::Denied) => (),
-            Err(Refused::TooLarge) => {
-                let text = "the answer is larger than you accept";
-                out.control(&Frame::Error {
-                    id,
-                    code: ErrorCode::TooLarge,
-                    text,
-                });
-            }
-            Err(Refused::Quota(quota)) => out.end(ErrorCode::Quota, &quota.to_string()),
-        }
+        out.control(&Frame::Answer { id, stamp, body });
         self.touch(&request.requester, &mut out);
         if self.is_stopping() {
             // It may have been the last thing that it waited for.

@@ -164,6 +164,40 @@ fn one_user_leaves_room_at_a_responder_for_others() {
 }
 
 #[test]
+fn a_full_responder_is_said_to_be_full_by_the_bound_that_it_has_reached() {
+    let (some, large) = ([0; 100], vec![0; 10_000]);
+    for (pending_bytes, pending_bytes_per_uid, text) in [
+        (
+            9_000,
+            20_000,
+            "broker_pending: 9000 bytes for each connection, which the responder has reached",
+        ),
+        (
+            20_000,
+            9_000,
+            "broker_pending_per_uid: 9000 bytes for each uid, which the responder has reached",
+        ),
+    ] {
+        let broker = hub(Limits {
+            pending_bytes,
+            pending_bytes_per_uid,
+            ..Limits::default()
+        });
+        let mut server = Client::join(&broker, 1, 1);
+        let mut asker = Client::join(&broker, 2, 2);
+        server.send(&[serve(1)]);
+        server.read();
+        server.room(0);
+        // One waits in any case; no other fits.
+        asker.send(&[request(1, "s", &large), request(2, "s", &some)]);
+        let got = asker.read();
+        assert_eq!(codes(&got), [(2, Some(ErrorCode::Quota.to_wire()))]);
+        assert_eq!(texts(&got), [text]);
+        assert!(server.port.outgoing().ending.is_none());
+    }
+}
+
+#[test]
 fn bytes_of_a_connection() {
     // Ten messages of 100 bytes wait; does an eleventh fit?
     let eleven = 11 * message_bytes(100);

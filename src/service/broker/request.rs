@@ -44,7 +44,8 @@ impl Numbers {
 /// Why a request went to nobody.
 enum Nobody {
     Serves,
-    HasRoom,
+    /// What the last one that was tried is at.
+    HasRoom(Quota),
     AcceptsSoMuch,
     MayBeAsked,
 }
@@ -62,9 +63,7 @@ impl Batch<'_> {
         self.port.member.account.requests.subtract(1);
         match nobody {
             Nobody::Serves => self.refuse(id, ErrorCode::NoResponder, "nobody serves this"),
-            Nobody::HasRoom => {
-                self.refuse(id, ErrorCode::Quota, &Quota::Responders.to_string());
-            }
+            Nobody::HasRoom(quota) => self.refuse(id, ErrorCode::Quota, &no_room(quota)),
             Nobody::AcceptsSoMuch => {
                 self.refuse(
                     id,
@@ -123,7 +122,7 @@ impl Batch<'_> {
             match self.ask(entry, id, subject, body) {
                 Ok(()) => return Ok(()),
                 Err(Refused::Gone) => (),
-                Err(Refused::Quota(_)) => nobody = Nobody::HasRoom,
+                Err(Refused::Quota(quota)) => nobody = Nobody::HasRoom(quota),
                 Err(Refused::TooLarge) => nobody = Nobody::AcceptsSoMuch,
                 Err(Refused::Denied) => return Err(Nobody::MayBeAsked),
             }
@@ -224,6 +223,14 @@ impl Batch<'_> {
             // It may have been the last thing that it waited for.
             out.wake();
         }
+    }
+}
+
+/// Which bound, and that it is not the requester's own.
+fn no_room(quota: Quota) -> String {
+    match quota {
+        Quota::Responders => quota.to_string(),
+        other => format!("{other}, which the responder has reached"),
     }
 }
 

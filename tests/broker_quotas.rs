@@ -12,7 +12,7 @@
 mod fake;
 
 use fake::{Client, Got, bodies, codes, dropping, hub, pattern, publish, request, subscribe};
-use secure_socket::frame::{ErrorCode, Frame};
+use secure_socket::frame::{ErrorCode, Frame, FrameLimit};
 use secure_socket::service::broker::Limits;
 
 /// The length of a message on the subject `a` with a body of so many bytes.
@@ -195,6 +195,36 @@ fn a_full_responder_is_said_to_be_full_by_the_bound_that_it_has_reached() {
         assert_eq!(texts(&got), [text]);
         assert!(server.port.outgoing().ending.is_none());
     }
+}
+
+#[test]
+fn who_serves_a_subject_a_thousand_times_makes_no_request_dear() {
+    let broker = hub(Limits::default());
+    let mut asker = Client::join(&broker, 1, 1);
+    // None of them accepts what is asked.
+    let mut greedy: Vec<_> = (2..10)
+        .map(|n| Client::join_with(&broker, n, 2, FrameLimit::MIN))
+        .collect();
+    for client in &mut greedy {
+        (0..256).for_each(|id| client.send(&[serve(id)]));
+        client.read();
+    }
+    let body = [0; 2000];
+    let begin = std::time::Instant::now();
+    asker.send(&[request(1, "s", &body)]);
+    let too_large = Some(ErrorCode::TooLarge.to_wire());
+    assert_eq!(codes(&asker.read()), [(1, too_large)]);
+    // One who does is found among them, each time.
+    let mut server = Client::join(&broker, 20, 3);
+    server.send(&[serve(1)]);
+    server.read();
+    for id in 2..20 {
+        asker.send(&[request(id, "s", &body)]);
+        assert!(matches!(server.read()[..], [Got::Deliver { .. }]));
+    }
+    assert!(asker.read().is_empty());
+    let took = begin.elapsed();
+    assert!(took.as_secs() < 5, "{took:?}: each is compared with all");
 }
 
 #[test]

@@ -224,24 +224,32 @@ impl Broker {
             .fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Relaxed)
     }
 
-    /// Picks who is next to serve, the one whose turn is longest ago, among those
-    /// that are alive and not yet `tried`.
-    pub(super) fn next_in_turn<'r>(
-        &self,
-        responders: &'r [Arc<Entry>],
-        tried: &[usize],
-    ) -> Option<(usize, &'r Arc<Entry>)> {
+    /// Picks who is next to serve: the one whose turn is longest ago.
+    pub(super) fn next_in_turn<'r>(&self, responders: &'r [Arc<Entry>]) -> Option<&'r Arc<Entry>> {
         loop {
-            let (number, entry, seen) = responders
+            let (entry, seen) = responders
                 .iter()
-                .enumerate()
-                .filter(|(number, entry)| entry.is_alive() && !tried.contains(number))
-                .map(|(number, entry)| (number, entry, entry.turn()))
-                .min_by_key(|(_, _, seen)| *seen)?;
+                .filter(|entry| entry.is_alive())
+                .map(|entry| (entry, entry.turn()))
+                .min_by_key(|(_, seen)| *seen)?;
             if entry.take_turn(seen, self.turns.fetch_add(1, Ordering::Relaxed)) {
-                return Some((number, entry));
+                return Some(entry);
             }
         }
+    }
+
+    /// All who serve, in that order; for when the first one can't.
+    pub(super) fn all_in_turn<'r>(
+        &self,
+        responders: &'r [Arc<Entry>],
+    ) -> impl Iterator<Item = &'r Arc<Entry>> {
+        let mut all: Vec<_> = responders.iter().collect();
+        // Each is read once: other threads take turns meanwhile.
+        all.sort_by_cached_key(|entry| entry.turn());
+        all.into_iter().inspect(|entry| {
+            // Another may have been quicker, and then it has had its turn as well.
+            entry.take_turn(entry.turn(), self.turns.fetch_add(1, Ordering::Relaxed));
+        })
     }
 
     fn settings(&self) -> MutexGuard<'_, Settings> {

@@ -5,7 +5,8 @@
 //! first (a reply, the clock, the death of either side) takes a flag that is taken
 //! once, and tells the requester.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::iter;
 use std::sync::Arc;
 
 use crate::frame::{ErrorCode, Frame, Subject};
@@ -114,18 +115,25 @@ impl Batch<'_> {
         subject: Subject<'_>,
         body: &[u8],
     ) -> Result<(), Nobody> {
-        let mut tried = Vec::new();
         let mut nobody = Nobody::Serves;
+        // Each is asked once, however often it serves the subject: whoever registers
+        // much must not make requests dear.
+        let mut full = HashSet::new();
         let broker = Arc::clone(&self.port.broker);
-        while let Some((number, entry)) = broker.next_in_turn(responders, &tried) {
-            tried.push(number);
+        let first = broker.next_in_turn(responders).into_iter();
+        let others = iter::once_with(|| broker.all_in_turn(responders)).flatten();
+        for entry in first.chain(others) {
+            if full.contains(&entry.member.id()) {
+                continue;
+            }
             match self.ask(entry, id, subject, body) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Gone) => (),
+                Err(Refused::Gone) => continue,
                 Err(Refused::Quota(quota)) => nobody = Nobody::HasRoom(quota),
                 Err(Refused::TooLarge) => nobody = Nobody::AcceptsSoMuch,
                 Err(Refused::Denied) => return Err(Nobody::MayBeAsked),
             }
+            full.insert(entry.member.id());
         }
         Err(nobody)
     }

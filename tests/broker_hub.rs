@@ -495,6 +495,24 @@ fn what_a_receiver_does_not_accept_is_said() {
 }
 
 #[test]
+fn a_timeout_that_no_clock_holds_is_for_ever() {
+    let broker = hub(Limits {
+        request_timeout: Duration::MAX,
+        ..Limits::default()
+    });
+    let mut asker = Client::join(&broker, 1, 1);
+    let mut server = Client::join(&broker, 2, 2);
+    let pattern = pattern("s");
+    server.send(&[Frame::Serve { id: 1, pattern }]);
+    asker.send(&[request(1, "s", b"")]);
+    let later = Instant::now() + Duration::from_secs(1_000_000);
+    let due = asker.port.tick(later);
+    assert!(due.is_none_or(|due| due > later));
+    assert!(asker.read().is_empty(), "it timed out");
+    assert!(!asker.port.is_idle());
+}
+
+#[test]
 fn ten_thousand_patterns_find_only_their_own() {
     let broker = hub(Limits {
         subscriptions: 10_000,

@@ -16,6 +16,7 @@ use crate::peer::proof::{Challenge, Progress};
 use crate::peer::{Fact, FactKind, Facts, Inspector, Needs, ProcessFacts};
 use crate::service::{CloseReason, Connection, Interest, Wait, Waker};
 use crate::sys::peer::{pass_credentials, receive};
+use crate::sys::time::after;
 
 /// How long the proof may take, and then the second look.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -76,9 +77,7 @@ impl Proving {
     }
 
     pub(super) fn go_on(&mut self, connection: &Connection, waker: &Waker, now: Instant) -> Proved {
-        let until = *self
-            .until
-            .get_or_insert(now.checked_add(PATIENCE).unwrap_or(now));
+        let until = *self.until.get_or_insert_with(|| after(now, PATIENCE));
         if until <= now {
             return Proved::No(CloseReason::ProofFailed);
         }

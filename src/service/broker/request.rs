@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::frame::{ErrorCode, Frame, Subject};
 use crate::sys::peer::random;
+use crate::sys::time::after;
 
 use super::hub::count_in;
 use super::limits::Quota;
@@ -149,7 +150,7 @@ impl Batch<'_> {
         let (member, responder) = (Arc::clone(&self.port.member), &entry.member);
         let number = self.port.numbers.next().ok_or(Refused::Gone)?;
         let timeout = self.port.limits.request_timeout;
-        let deadline = self.now.checked_add(timeout).unwrap_or(self.now);
+        let deadline = after(self.now, timeout);
         let request = Request::new(&member, id, responder, number, deadline);
         // The requester knows of it first: the responder may leave at any moment
         // from its knowing on, and then ends it.

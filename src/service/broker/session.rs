@@ -21,6 +21,7 @@ use super::proving::{Proved, Proving};
 use crate::frame::{Decoder, ErrorCode, Frame, FrameError, Greeting, Received, Side, Stamp};
 use crate::service::receiving::BOUND;
 use crate::service::{CloseReason, Connection, Interest, Next, Session, Turn, Wait, Waker};
+use crate::sys::time::after;
 
 /// Reads that one step does at most, so that a busy connection leaves the thread
 /// to others.
@@ -401,11 +402,8 @@ impl BrokerSession {
                     }
                     let bound = self.connection.timeouts().write.unwrap_or(LAST_WORDS);
                     wait.client = Interest::WRITE;
-                    wait.until = Some(
-                        *self
-                            .closes
-                            .get_or_insert(now.checked_add(bound).unwrap_or(now)),
-                    );
+                    let closes = self.closes.get_or_insert_with(|| after(now, bound));
+                    wait.until = Some(*closes);
                 }
             }
         }

@@ -227,6 +227,49 @@ fn who_serves_a_subject_a_thousand_times_makes_no_request_dear() {
     assert!(took.as_secs() < 5, "{took:?}: each is compared with all");
 }
 
+/// Small messages, and between any two one that the peer doesn't accept.
+#[test]
+fn the_places_of_what_is_missing_weigh_as_well() {
+    const PAIRS: usize = 30_000;
+    const BOUND: usize = 1 << 20;
+    for drop_oldest in [false, true] {
+        for bound_is_per_uid in [false, true] {
+            let broker = hub(Limits {
+                pending_bytes: if bound_is_per_uid { 1 << 30 } else { BOUND },
+                pending_bytes_per_uid: if bound_is_per_uid { BOUND } else { 1 << 30 },
+                ..Limits::default()
+            });
+            let mut publisher = Client::join(&broker, 1, 1);
+            let mut slow = Client::join_with(&broker, 2, 2, FrameLimit::MIN);
+            slow.send(&[if drop_oldest {
+                dropping(1, "a")
+            } else {
+                subscribe(1, "a")
+            }]);
+            slow.read();
+            slow.room(0);
+            let mut sent = 0;
+            while sent < PAIRS && slow.port.outgoing().ending.is_none() {
+                publisher.send(&[publish("a", b"x"), publish("a", &[0; 2048])]);
+                sent += 1;
+                let held = broker.stats().pending_bytes;
+                assert!(held <= BOUND + 1024, "{held} bytes");
+            }
+            let got = slow.read();
+            let places = got.iter().filter(|got| matches!(got, Got::Gap(..)));
+            // Half a KiB each, or there is no telling what they take.
+            assert!(places.count() <= BOUND / 512);
+            let seen = u64::try_from(bodies(&got).len()).unwrap();
+            if drop_oldest {
+                assert_eq!(seen + missed(&got), 2 * PAIRS as u64, "lost in silence");
+            } else {
+                assert!(sent <= BOUND / 512, "{sent} pairs waited");
+            }
+            assert_eq!(broker.stats().pending_bytes, 0);
+        }
+    }
+}
+
 #[test]
 fn bytes_of_a_connection() {
     // Ten messages of 100 bytes wait; does an eleventh fit?

@@ -214,18 +214,24 @@ impl Out {
             return;
         }
         if length - HEADER_BYTES > accepted(self.accepts) {
-            self.queue.push_gap(id, 1);
-            return;
+            return self.miss(id);
         }
         match (self.room(length), shared) {
             (Ok(()), None) => self.queue.push(head),
             (Ok(()), Some(data)) => self.queue.push_shared(head, data, 0),
-            (Err(_), _) if self.drop_oldest.contains(&id) => self.queue.push_gap(id, 1),
+            (Err(_), _) if self.drop_oldest.contains(&id) => self.miss(id),
             (Err(quota), _) => {
-                self.queue.push_gap(id, 1);
+                self.miss(id);
                 self.end(ErrorCode::Quota, &quota.to_string());
             }
         }
+    }
+
+    /// Says in the queue that a message is missing. Without a look at the bounds: what
+    /// comes next is held against them.
+    fn miss(&mut self, id: u64) {
+        self.queue.push_gap(id, 1);
+        self.release();
     }
 
     /// Takes what is to be queued next into account, after making room for it if
@@ -280,7 +286,7 @@ impl Out {
         self.accounted += length;
     }
 
-    /// Tells the account what has left the queue.
+    /// Tells the account what the queue weighs.
     fn release(&mut self) {
         let queued = self.queue.bytes();
         if queued < self.accounted {

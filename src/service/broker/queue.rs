@@ -14,12 +14,16 @@
 // checked in release builds as well. A saturating one would hide it.
 #![allow(clippy::arithmetic_side_effects)]
 
-use std::collections::{BTreeMap, VecDeque};
+mod dropping;
+mod gaps;
+
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::frame::{Frame, HEADER_BYTES, Kind, Subject};
+use crate::frame::{Frame, HEADER_BYTES, Kind};
 
+use self::gaps::Gaps;
 use super::run::{QueuedRun, Run};
 
 /// Small frames are collected in pieces of about this size.
@@ -35,6 +39,7 @@ const SHARED_FRAME_BYTES: usize = 1 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pieces: VecDeque<Piece>,
+    /// What waits, and what the places of gaps are charged for.
     bytes: usize,
 }
 
@@ -55,8 +60,8 @@ enum Piece {
     },
     /// Messages of one subscription, which other connections share.
     Run(QueuedRun),
-    /// Dropped messages, by subscription.
-    Gaps(BTreeMap<u64, u64>),
+    /// Messages that are missing here.
+    Gaps(Gaps),
 }
 
 /// The fields of a header that this room needs.
@@ -94,6 +99,7 @@ pub(super) fn frame_start(bytes: &[u8], at: usize) -> usize {
 }
 
 impl Queue {
+    /// What it weighs, for the bounds and the account.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -191,245 +197,12 @@ impl Queue {
     /// Says at the end that `count` messages of subscription `id` are missing.
     pub(super) fn push_gap(&mut self, id: u64, count: u64) {
         if let Some(Piece::Gaps(gaps)) = self.pieces.back_mut() {
-            *gaps.entry(id).or_default() += count;
+            self.bytes += gaps.add(id, count);
             return;
         }
-        self.pieces
-            .push_back(Piece::Gaps(BTreeMap::from([(id, count)])));
-    }
-
-    /// Drops messages from the oldest on, of those subscriptions that `droppable`
-    /// names, until `need` bytes are free or none is left.
-    pub(super) fn drop_oldest(&mut self, need: usize, droppable: impl Fn(u64) -> bool) {
-        self.drop_to(self.bytes.saturating_sub(need), true, droppable);
-    }
-
-    /// Drops every message of one subscription, or of all.
-    pub(super) fn drop_all(&mut self, subscription: Option<u64>) {
-        for piece in &mut self.pieces {
-            if let Piece::Frames { keep, .. } = piece {
-                *keep = false;
-            }
-        }
-        self.drop_to(0, false, |id| {
-            subscription.is_none_or(|wanted| wanted == id)
-        });
-    }
-
-    /// Takes out requests of which nothing has left and whose subject is not
-    /// `permitted`; returns their numbers.
-    pub(super) fn take_requests(&mut self, permitted: impl Fn(Subject<'_>) -> bool) -> Vec<u64> {
-        let mut taken = Vec::new();
-        for piece in &mut self.pieces {
-            let Piece::Frames {
-                bytes,
-                start,
-                boundary,
-                ..
-            } = piece
-            else {
-                continue;
-            };
-            let mut at = *boundary;
-            while let Some(frame) = bytes.get(at..).and_then(peek) {
-                let payload = at + HEADER_BYTES;
-                let subject = bytes.get(payload..payload + frame.subject_bytes);
-                let is_permitted = subject.and_then(Subject::new).is_some_and(&permitted);
-                if frame.is_request && at >= *start && !is_permitted {
-                    bytes.drain(at..at + frame.total);
-                    self.bytes -= frame.total;
-                    taken.push(frame.id);
-                } else {
-                    at += frame.total;
-                }
-            }
-        }
-        let is_over = |piece: &Piece| match piece {
-            Piece::Frames { bytes, start, .. } => *start >= bytes.len(),
-            Piece::Shared { .. } | Piece::Run(_) | Piece::Gaps(_) => false,
-        };
-        self.pieces.retain(|piece| !is_over(piece));
-        taken
-    }
-
-    /// `keep`: what stays of a piece need not be looked at again.
-    fn drop_to(&mut self, enough: usize, keep: bool, droppable: impl Fn(u64) -> bool) {
-        let mut gaps = BTreeMap::new();
-        let mut index = 0;
-        while self.bytes > enough && index < self.pieces.len() {
-            let Some(piece) = self.pieces.remove(index) else {
-                break;
-            };
-            match piece {
-                Piece::Gaps(earlier) => {
-                    for (id, count) in earlier {
-                        *gaps.entry(id).or_default() += count;
-                    }
-                }
-                Piece::Shared {
-                    ref head,
-                    ref data,
-                    start: 0,
-                } if peek(head).is_some_and(|frame| frame.is_message && droppable(frame.id)) => {
-                    self.bytes -= head.len() + data.len();
-                    if let Some(frame) = peek(head) {
-                        *gaps.entry(frame.id).or_default() += 1;
-                    }
-                }
-                Piece::Run(run) if droppable(run.id) => {
-                    let count = gaps.entry(run.id).or_default();
-                    index += self.drop_run(index, run, enough, count);
-                }
-                Piece::Frames {
-                    bytes,
-                    start,
-                    boundary,
-                    keep: false,
-                } => {
-                    let split = self.split(&bytes, start, boundary, enough, &droppable, &mut gaps);
-                    index += self.put_back(index, bytes, &split, keep);
-                }
-                other => {
-                    self.pieces.insert(index, other);
-                    index += 1;
-                }
-            }
-        }
-        gaps.retain(|_, count| *count > 0);
-        if !gaps.is_empty() {
-            self.pieces
-                .insert(index.min(self.pieces.len()), Piece::Gaps(gaps));
-        }
-    }
-
-    /// Drops the oldest messages of a run that was at `index`, counts them, and puts
-    /// back what stays; returns how many pieces lie before the place of its gap.
-    fn drop_run(
-        &mut self,
-        index: usize,
-        mut run: QueuedRun,
-        enough: usize,
-        count: &mut u64,
-    ) -> usize {
-        let mut before = 0;
-        // A frame that has left in part goes on first.
-        let bytes = run.take_torn();
-        if !bytes.is_empty() {
-            let boundary = bytes.len();
-            let (start, keep) = (0, true);
-            self.pieces.insert(
-                index,
-                Piece::Frames {
-                    bytes,
-                    start,
-                    boundary,
-                    keep,
-                },
-            );
-            before = 1;
-        }
-        while self.bytes > enough
-            && let Some(dropped) = run.drop_first()
-        {
-            self.bytes -= dropped;
-            *count += 1;
-        }
-        if run.bytes_left() > 0 {
-            self.pieces.insert(index + before, Piece::Run(run));
-        }
-        before
-    }
-
-    /// Decides what of a piece stays.
-    fn split(
-        &mut self,
-        bytes: &[u8],
-        start: usize,
-        boundary: usize,
-        enough: usize,
-        droppable: &impl Fn(u64) -> bool,
-        gaps: &mut BTreeMap<u64, u64>,
-    ) -> Split {
-        let mut at = boundary;
-        while at < start {
-            match bytes.get(at..).and_then(peek) {
-                Some(frame) => at += frame.total,
-                None => break,
-            }
-        }
-        // A frame that has left in part, if any, goes on first.
-        let first = bytes.get(start..at).unwrap_or_default();
-        let mut split = Split {
-            kept: first.to_vec(),
-            torn: first.len(),
-            rest: bytes.len(),
-        };
-        while let Some(frame) = bytes.get(at..).and_then(peek) {
-            if self.bytes <= enough {
-                break;
-            }
-            let end = at + frame.total;
-            if frame.is_message && droppable(frame.id) {
-                *gaps.entry(frame.id).or_default() += 1;
-                self.bytes -= frame.total;
-            } else {
-                split
-                    .kept
-                    .extend_from_slice(bytes.get(at..end).unwrap_or_default());
-            }
-            at = end;
-        }
-        split.rest = at;
-        split
-    }
-
-    /// Puts what stays of a piece back at `index`; returns how many pieces lie
-    /// before the place of its gap.
-    fn put_back(&mut self, index: usize, bytes: Vec<u8>, split: &Split, keep: bool) -> usize {
-        let mut before = 0;
-        let joined = split.kept.is_empty() || keep && self.join_kept(index, split);
-        if !joined {
-            // The torn part isn't a frame, so the walk must begin after it.
-            let (bytes, boundary) = (split.kept.clone(), split.torn);
-            let start = 0;
-            self.pieces.insert(
-                index,
-                Piece::Frames {
-                    bytes,
-                    start,
-                    boundary,
-                    keep: true,
-                },
-            );
-            before = 1;
-        }
-        if split.rest < bytes.len() {
-            let (start, boundary) = (split.rest, split.rest);
-            let rest = Piece::Frames {
-                bytes,
-                start,
-                boundary,
-                keep: false,
-            };
-            self.pieces.insert(index + before, rest);
-        }
-        before
-    }
-
-    /// Joins small kept parts, so that their number stays small.
-    fn join_kept(&mut self, index: usize, split: &Split) -> bool {
-        let previous = index
-            .checked_sub(1)
-            .and_then(|before| self.pieces.get_mut(before));
-        match previous {
-            Some(Piece::Frames {
-                bytes, keep: true, ..
-            }) if bytes.len() + split.kept.len() <= PIECE_BYTES => {
-                bytes.extend_from_slice(&split.kept);
-                true
-            }
-            _ => false,
-        }
+        let mut gaps = Gaps::default();
+        self.bytes += gaps.add(id, count);
+        self.pieces.push_back(Piece::Gaps(gaps));
     }
 
     /// What to write next, oldest first, for one vectored write.
@@ -437,10 +210,8 @@ impl Queue {
         for piece in self.pieces.iter_mut().take(MOST_SLICES) {
             if let Piece::Gaps(gaps) = piece {
                 let mut bytes = Vec::new();
-                for (&id, &count) in gaps.iter() {
-                    Frame::Gap { id, count }.encode(&mut bytes);
-                }
-                self.bytes += bytes.len();
+                gaps.encode(&mut bytes);
+                self.bytes = self.bytes - gaps.charge() + bytes.len();
                 *piece = Piece::Frames {
                     bytes,
                     start: 0,
@@ -496,14 +267,6 @@ impl Queue {
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
-}
-
-/// What stays of a piece: some frames, then everything from `rest` on.
-struct Split {
-    kept: Vec<u8>,
-    /// Bytes at the start of `kept` that end a frame of which a part has left.
-    torn: usize,
-    rest: usize,
 }
 
 #[cfg(test)]

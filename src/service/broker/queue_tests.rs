@@ -160,6 +160,29 @@ fn many_small_drops_leave_few_pieces() {
     assert_eq!(oks, (0..2000).collect::<Vec<_>>());
 }
 
+#[test]
+fn places_of_gaps_are_charged_for_until_they_are_said() {
+    let mut queue = Queue::default();
+    let frame = message(1, 1, b"x").len();
+    for sequence in 1..=1000 {
+        queue.push(&message(1, sequence, b"x"));
+        queue.push_gap(1, 1);
+        queue.push_gap(1, 1);
+    }
+    let place = queue.bytes() / 1000 - frame;
+    assert!(place >= 256, "{place}");
+    // Each subscription that is counted at a place costs.
+    let before = queue.bytes();
+    (2..102).for_each(|id| queue.push_gap(id, 1));
+    assert!(queue.bytes() - before >= 100 * 24);
+    // What makes room gives it all back, and says the same.
+    queue.drop_oldest(usize::MAX, |id| id == 1);
+    assert_eq!((queue.bytes(), queue.pieces.len()), (0, 1));
+    let found = read(&drain(&mut queue, 100));
+    assert_eq!(found[0], (Kind::Gap, 1, 3000));
+    assert_eq!(found.len(), 101);
+}
+
 /// A run of messages with the numbers from `first` on.
 fn run(first: u64, count: u64, data: &[u8]) -> Run {
     let mut run = Run::default();

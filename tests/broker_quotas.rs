@@ -271,6 +271,29 @@ fn the_places_of_what_is_missing_weigh_as_well() {
 }
 
 #[test]
+fn a_long_queue_is_no_burden_on_who_publishes() {
+    let broker = hub(Limits {
+        pending_bytes: 8 << 20,
+        ..Limits::default()
+    });
+    let mut publisher = Client::join(&broker, 1, 1);
+    let mut slow = Client::join(&broker, 2, 2);
+    slow.send(&[subscribe(1, "large"), dropping(2, "small")]);
+    slow.read();
+    slow.room(0);
+    for _ in 0..1010 {
+        publisher.send(&[publish("large", &[0; 8 << 10])]);
+    }
+    let begin = std::time::Instant::now();
+    for _ in 0..10_000 {
+        publisher.send(&[publish("small", &[0; 4 << 10])]);
+    }
+    let took = begin.elapsed();
+    assert!(took.as_secs() < 5, "{took:?}: the queue is moved each time");
+    assert!(slow.port.outgoing().ending.is_none());
+}
+
+#[test]
 fn bytes_of_a_connection() {
     // Ten messages of 100 bytes wait; does an eleventh fit?
     let eleven = 11 * message_bytes(100);

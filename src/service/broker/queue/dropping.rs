@@ -16,6 +16,21 @@ struct Split {
     rest: usize,
 }
 
+impl Piece {
+    /// Whether it is worth a look when messages are dropped.
+    fn may_lose(&self, droppable: &impl Fn(u64) -> bool) -> bool {
+        match self {
+            Self::Gaps(_) => true,
+            Self::Frames { keep, .. } => !keep,
+            Self::Run(run) => droppable(run.id),
+            Self::Shared { head, start, .. } => {
+                let frame = peek(head).filter(|frame| *start == 0 && frame.is_message);
+                frame.is_some_and(|frame| droppable(frame.id))
+            }
+        }
+    }
+}
+
 impl Queue {
     /// Drops messages from the oldest on, of those subscriptions that `droppable`
     /// names, until `need` bytes are free or none is left.
@@ -82,7 +97,14 @@ impl Queue {
     fn drop_to(&mut self, enough: usize, keep: bool, droppable: impl Fn(u64) -> bool) {
         let mut gaps = Gaps::default();
         let mut index = 0;
-        while self.bytes > enough && index < self.pieces.len() {
+        while self.bytes > enough
+            && let Some(piece) = self.pieces.get(index)
+        {
+            // To take it out and put it back again would move those behind it.
+            if !piece.may_lose(&droppable) {
+                index += 1;
+                continue;
+            }
             let Some(piece) = self.pieces.remove(index) else {
                 break;
             };
@@ -91,31 +113,21 @@ impl Queue {
                     self.bytes -= earlier.charge();
                     gaps.merge(earlier);
                 }
-                Piece::Shared {
-                    ref head,
-                    ref data,
-                    start: 0,
-                } if peek(head).is_some_and(|frame| frame.is_message && droppable(frame.id)) => {
+                Piece::Shared { head, data, .. } => {
                     self.bytes -= head.len() + data.len();
-                    if let Some(frame) = peek(head) {
+                    if let Some(frame) = peek(&head) {
                         gaps.count(frame.id, 1);
                     }
                 }
-                Piece::Run(run) if droppable(run.id) => {
-                    index += self.drop_run(index, run, enough, &mut gaps);
-                }
+                Piece::Run(run) => index += self.drop_run(index, run, enough, &mut gaps),
                 Piece::Frames {
                     bytes,
                     start,
                     boundary,
-                    keep: false,
+                    ..
                 } => {
                     let split = self.split(&bytes, start, boundary, enough, &droppable, &mut gaps);
                     index += self.put_back(index, bytes, &split, keep);
-                }
-                other => {
-                    self.pieces.insert(index, other);
-                    index += 1;
                 }
             }
         }

@@ -199,12 +199,8 @@ impl Connection {
         buffer: &mut [u8],
         bounded: bool,
     ) -> io::Result<Option<usize>> {
-        if !self.receiving.enter(self.as_fd(), bounded)? {
-            return Ok(None);
-        }
-        let received = self.recv(buffer, true);
-        self.receiving.leave();
-        received
+        let receive = || self.recv(buffer, true);
+        self.receiving.run(self.as_fd(), bounded, receive)
     }
 
     #[cfg(feature = "broker")]

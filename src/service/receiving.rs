@@ -24,7 +24,8 @@ const AT_ONCE: Duration = Duration::from_micros(1);
 /// What `SO_RCVTIMEO` is.
 const NONE: u8 = 0;
 const BOUNDED: u8 = 1;
-const SHORT: u8 = 2;
+/// Short, or not known: to be set before the next receive.
+const STALE: u8 = 2;
 
 #[derive(Debug, Default)]
 pub(super) struct Receiving {
@@ -34,12 +35,33 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
-    /// Announces that this thread blocks next, for [`BOUND`] at most if it is
-    /// `bounded`. False if somebody has called: then it must not.
+    /// Makes a receive that may block, for [`BOUND`] at most if it is `bounded`.
+    /// `None` if somebody has called, or nothing has come.
     ///
     /// # Errors
-    /// As setsockopt(2); not for any valid socket.
-    pub(super) fn enter(&self, socket: BorrowedFd<'_>, bounded: bool) -> io::Result<bool> {
+    /// Those of `receive`; as setsockopt(2), which fails for no valid socket.
+    pub(super) fn run(
+        &self,
+        socket: BorrowedFd<'_>,
+        bounded: bool,
+        receive: impl FnOnce() -> io::Result<Option<usize>>,
+    ) -> io::Result<Option<usize>> {
+        if !self.enter(socket, bounded)? {
+            return Ok(None);
+        }
+        let received = receive();
+        self.leave();
+        if matches!(received, Ok(None)) {
+            // Perhaps nobody has called: who did so a receive ago may have come to the
+            // socket only now, after `limit`, and then the mark is wrong.
+            self.bound.store(STALE, Ordering::SeqCst);
+        }
+        received
+    }
+
+    /// Announces that this thread blocks next. False if somebody has called: then it
+    /// must not.
+    fn enter(&self, socket: BorrowedFd<'_>, bounded: bool) -> io::Result<bool> {
         self.blocked.set(ThreadId::current());
         if self.interrupted.swap(false, Ordering::SeqCst) {
             self.blocked.clear();
@@ -76,7 +98,7 @@ impl Receiving {
 
     /// It doesn't block any more. What it does next sees what the callers did before
     /// they called.
-    pub(super) fn leave(&self) {
+    fn leave(&self) {
         self.blocked.clear();
         self.interrupted.store(false, Ordering::SeqCst);
     }
@@ -91,9 +113,60 @@ impl Receiving {
     }
 
     fn shorten(&self, socket: BorrowedFd<'_>) {
-        self.bound.store(SHORT, Ordering::SeqCst);
+        self.bound.store(STALE, Ordering::SeqCst);
         // Without it a call in the shortest of moments would be missed; the socket
         // is valid, so it can't fail.
         let _ = set_socket_timeout(socket, Timeout::Recv, Some(AT_ONCE));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::time::Instant;
+
+    use rustix::net::sockopt::socket_timeout;
+
+    use super::*;
+
+    /// As a receive of the connection: nothing to be had is no error.
+    fn receive(mut socket: &UnixStream) -> io::Result<Option<usize>> {
+        match socket.read(&mut [0; 8]) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[test]
+    fn one_who_calls_too_late_shortens_one_receive_only() {
+        for bounded in [false, true] {
+            let (socket, mut peer) = UnixStream::pair().unwrap();
+            let receiving = Receiving::default();
+            let run = || receiving.run(socket.as_fd(), bounded, || receive(&socket));
+            peer.write_all(b"a").unwrap();
+            assert_eq!(run().unwrap(), Some(1));
+            // The last half of `shorten`, of one who called during that receive and was
+            // held up until the next one had set mark and socket.
+            set_socket_timeout(&socket, Timeout::Recv, Some(AT_ONCE)).unwrap();
+            let begin = Instant::now();
+            assert_eq!(run().unwrap(), None);
+            assert!(begin.elapsed() < BOUND);
+            peer.write_all(b"b").unwrap();
+            assert_eq!(run().unwrap(), Some(1));
+            let left = socket_timeout(&socket, Timeout::Recv).unwrap();
+            assert_eq!(left, bounded.then_some(BOUND));
+        }
+    }
+
+    #[test]
+    fn who_calls_ends_the_receive_that_comes_next() {
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let receiving = Receiving::default();
+        receiving.interrupt(socket.as_fd());
+        let run = || receiving.run(socket.as_fd(), false, || panic!("it blocks"));
+        assert_eq!(run().unwrap(), None);
     }
 }

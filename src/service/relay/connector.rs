@@ -136,6 +136,19 @@ impl Body {
     }
 }
 
+#[cfg(test)]
+impl Body {
+    /// Answers the request that waits, in the place of the thread. False if none does.
+    pub(super) fn answer(&self, result: Result<Attempt, Refusal>) -> bool {
+        let Ok(request) = self.0.try_recv() else {
+            return false;
+        };
+        *request.answer.0.lock().unwrap() = Some(result);
+        request.waker.wake();
+        true
+    }
+}
+
 /// Who the thread is between two requests.
 struct Own {
     uid: rustix::fs::Uid,

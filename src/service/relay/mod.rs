@@ -25,6 +25,8 @@ pub mod proxy;
 #[cfg(test)]
 mod rules_tests;
 mod session;
+#[cfg(test)]
+mod session_tests;
 mod targets;
 mod upstream;
 mod wire;

@@ -16,6 +16,7 @@ use super::introduction;
 use super::joint::{End, Events, Joint, Outcome, Side};
 use super::targets::Target;
 use crate::service::{CloseReason, Connection, Interest, Next, Ready, Session, Turn, Wait, Waker};
+use crate::sys::time::after;
 
 /// The pauses between two tries while the backlog of a Unix upstream is full.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -24,29 +25,25 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// How long the connector may take where `connect_timeout` sets no bound.
 const CONNECTOR_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// An upstream that is being tried.
+struct Trial {
+    target: Arc<Target>,
+    /// By when it must have answered.
+    until: Option<Instant>,
+    /// How long to wait before the next attempt, if the backlog is full.
+    pause: Duration,
+}
+
 /// How far the way to an upstream is.
 enum Stage {
     /// The next one is to be tried.
     Choosing,
     /// The connector was asked.
-    Asked {
-        answer: Arc<Answer>,
-        target: Arc<Target>,
-        until: Option<Instant>,
-    },
+    Asked { answer: Arc<Answer>, trial: Trial },
     /// TCP is shaking hands.
-    Pending {
-        socket: OwnedFd,
-        target: Arc<Target>,
-        until: Option<Instant>,
-    },
+    Pending { socket: OwnedFd, trial: Trial },
     /// The backlog is full.
-    Full {
-        target: Arc<Target>,
-        next: Instant,
-        pause: Duration,
-        until: Option<Instant>,
-    },
+    Full { next: Instant, trial: Trial },
     /// There is one.
     Joined(Box<Joint>),
     /// It is over.
@@ -96,51 +93,26 @@ impl RelaySession {
     ) -> (Stage, Option<Next>) {
         match stage {
             Stage::Choosing => self.choose(connection, turn.now),
-            Stage::Asked {
-                answer,
-                target,
-                until,
-            } => match answer.take() {
-                Some(result) => self.answered(result, target, until, connection, turn.now),
-                None if is_over(until, turn.now) => self.failed(&target, Errno::TIMEDOUT, turn.now),
-                None => (
-                    Stage::Asked {
-                        answer,
-                        target,
-                        until,
-                    },
-                    Some(wait_until(until)),
-                ),
+            Stage::Asked { answer, trial } => match answer.take() {
+                Some(result) => self.answered(result, trial, connection, turn.now),
+                None if trial.is_over(turn.now) => self.failed(&trial, Errno::TIMEDOUT, turn.now),
+                None => {
+                    let wait = wait_until(trial.until);
+                    (Stage::Asked { answer, trial }, Some(wait))
+                }
             },
-            Stage::Full {
-                target,
-                next,
-                pause,
-                until,
-            } => {
-                if is_over(until, turn.now) {
-                    self.failed(&target, Errno::TIMEDOUT, turn.now)
+            Stage::Full { next, trial } => {
+                if trial.is_over(turn.now) {
+                    self.failed(&trial, Errno::TIMEDOUT, turn.now)
                 } else if turn.now < next {
-                    let first = until.map_or(next, |until| until.min(next));
+                    let first = trial.until.map_or(next, |until| until.min(next));
                     let wait = wait_until(Some(first));
-                    (
-                        Stage::Full {
-                            target,
-                            next,
-                            pause,
-                            until,
-                        },
-                        Some(wait),
-                    )
+                    (Stage::Full { next, trial }, Some(wait))
                 } else {
-                    self.attempt(target, until, pause, connection, turn.now)
+                    self.attempt(trial, connection, turn.now)
                 }
             }
-            Stage::Pending {
-                socket,
-                target,
-                until,
-            } => self.pending(socket, target, until, connection, turn),
+            Stage::Pending { socket, trial } => self.pending(socket, trial, connection, turn),
             Stage::Joined(joint) => self.relay(joint, connection, turn),
             Stage::Over => (Stage::Over, Some(Next::Close(CloseReason::ServiceError))),
         }
@@ -154,14 +126,17 @@ impl RelaySession {
             .timeouts()
             .connect
             .and_then(|bound| now.checked_add(bound));
-        self.attempt(target, until, FIRST_PAUSE, connection, now)
+        let trial = Trial {
+            target,
+            until,
+            pause: FIRST_PAUSE,
+        };
+        self.attempt(trial, connection, now)
     }
 
     fn attempt(
         &mut self,
-        target: Arc<Target>,
-        until: Option<Instant>,
-        pause: Duration,
+        trial: Trial,
         connection: &Connection,
         now: Instant,
     ) -> (Stage, Option<Next>) {
@@ -170,10 +145,8 @@ impl RelaySession {
             false => SocketType::STREAM,
         };
         let Some(connector) = &self.common.connector else {
-            return match connect::start(&target.address, kind) {
-                Err(Errno::AGAIN) => wait_for_room(target, now, pause, until),
-                result => self.attempted(result, target, until, connection, now),
-            };
+            let result = connect::start(&trial.target.address, kind);
+            return self.attempted(result, trial, connection, now);
         };
         let (Some(identity), Some(waker)) =
             (introduction::identity(connection), self.waker.clone())
@@ -185,19 +158,13 @@ impl RelaySession {
             );
             return (Stage::Over, Some(Next::Close(CloseReason::ServiceError)));
         };
-        match connector.ask(identity, Arc::clone(&target), kind, waker) {
+        match connector.ask(identity, Arc::clone(&trial.target), kind, waker) {
             Ok(answer) => {
-                let until = until.or_else(|| now.checked_add(CONNECTOR_TIMEOUT));
-                (
-                    Stage::Asked {
-                        answer,
-                        target,
-                        until,
-                    },
-                    None,
-                )
+                let until = trial.until.or_else(|| now.checked_add(CONNECTOR_TIMEOUT));
+                let trial = Trial { until, ..trial };
+                (Stage::Asked { answer, trial }, None)
             }
-            Err(Errno::AGAIN) => wait_for_room(target, now, pause, until),
+            Err(Errno::AGAIN) => trial.wait_for_room(now),
             Err(error) => {
                 crate::limited!(error, conn = connection.id(); "no connector: {error}");
                 (Stage::Over, Some(Next::Close(CloseReason::ServiceError)))
@@ -209,24 +176,21 @@ impl RelaySession {
     fn answered(
         &mut self,
         result: Result<Attempt, Refusal>,
-        target: Arc<Target>,
-        until: Option<Instant>,
+        trial: Trial,
         connection: &Connection,
         now: Instant,
     ) -> (Stage, Option<Next>) {
         match result {
-            Ok(attempt) => self.attempted(Ok(attempt), target, until, connection, now),
+            Ok(attempt) => self.attempted(Ok(attempt), trial, connection, now),
             // The upstream's door is shut for this peer; it is not down for others.
             Err(Refusal::Connect(error @ (Errno::ACCESS | Errno::PERM))) => {
                 crate::limited!(
                     warning, conn = connection.id();
-                    "upstream {target} can't be reached as the peer: {error}"
+                    "upstream {} can't be reached as the peer: {error}", trial.target
                 );
                 (Stage::Choosing, None)
             }
-            Err(Refusal::Connect(error)) => {
-                self.attempted(Err(error), target, until, connection, now)
-            }
+            Err(Refusal::Connect(error)) => self.attempted(Err(error), trial, connection, now),
             Err(Refusal::Identity(error)) => {
                 crate::limited!(
                     error, conn = connection.id();
@@ -241,71 +205,56 @@ impl RelaySession {
     fn attempted(
         &mut self,
         result: Result<Attempt, Errno>,
-        target: Arc<Target>,
-        until: Option<Instant>,
+        trial: Trial,
         connection: &Connection,
         now: Instant,
     ) -> (Stage, Option<Next>) {
         match result {
             Ok(Attempt::Done(socket)) => {
                 self.number = self.number.wrapping_add(1);
-                self.join(socket, &target, connection)
+                self.join(socket, &trial.target, connection)
             }
             Ok(Attempt::Pending(socket)) => {
                 self.number = self.number.wrapping_add(1);
-                let wait = wait_until(until).with_other(Interest::WRITE);
-                (
-                    Stage::Pending {
-                        socket,
-                        target,
-                        until,
-                    },
-                    Some(wait),
-                )
+                let wait = wait_until(trial.until).with_other(Interest::WRITE);
+                (Stage::Pending { socket, trial }, Some(wait))
             }
-            Err(Errno::AGAIN) => wait_for_room(target, now, FIRST_PAUSE, until),
+            Err(Errno::AGAIN) => trial.wait_for_room(now),
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                 crate::limited!(
                     error, conn = connection.id();
-                    "no socket for a connection to {target}: {error}"
+                    "no socket for a connection to {}: {error}", trial.target
                 );
                 (Stage::Over, Some(Next::Close(CloseReason::ServiceError)))
             }
-            Err(error) => self.failed(&target, error, now),
+            Err(error) => self.failed(&trial, error, now),
         }
     }
 
     fn pending(
         &mut self,
         socket: OwnedFd,
-        target: Arc<Target>,
-        until: Option<Instant>,
+        trial: Trial,
         connection: &Connection,
         turn: &Turn<'_>,
     ) -> (Stage, Option<Next>) {
         if turn.ready.other.write {
             return match connect::outcome(&socket) {
-                Ok(()) => self.join(socket, &target, connection),
-                Err(error) => self.failed(&target, error, turn.now),
+                Ok(()) => self.join(socket, &trial.target, connection),
+                Err(error) => self.failed(&trial, error, turn.now),
             };
         }
-        if is_over(until, turn.now) {
-            return self.failed(&target, Errno::TIMEDOUT, turn.now);
+        if trial.is_over(turn.now) {
+            return self.failed(&trial, Errno::TIMEDOUT, turn.now);
         }
-        let wait = wait_until(until).with_other(Interest::WRITE);
-        (
-            Stage::Pending {
-                socket,
-                target,
-                until,
-            },
-            Some(wait),
-        )
+        let wait = wait_until(trial.until).with_other(Interest::WRITE);
+        (Stage::Pending { socket, trial }, Some(wait))
     }
 
     /// On to the next one. One line says that a target went down, however many
     /// connections found it so.
-    fn failed(&self, target: &Target, error: Errno, now: Instant) -> (Stage, Option<Next>) {
+    fn failed(&self, trial: &Trial, error: Errno, now: Instant) -> (Stage, Option<Next>) {
+        let target = &trial.target;
         if self.common.targets.failed(target, now) {
             crate::error!("upstream {target} is down: {error}");
         }
@@ -419,6 +368,19 @@ impl Session for RelaySession {
     }
 }
 
+impl Trial {
+    fn is_over(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now >= until)
+    }
+
+    /// Longer each time, as long as the backlog stays full.
+    fn wait_for_room(mut self, now: Instant) -> (Stage, Option<Next>) {
+        let next = after(now, self.pause);
+        self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
+        (Stage::Full { next, trial: self }, None)
+    }
+}
+
 impl Next {
     /// The same wait, also for the other descriptor.
     fn with_other(self, other: Interest) -> Self {
@@ -434,29 +396,6 @@ fn wait_until(until: Option<Instant>) -> Next {
         until,
         ..Wait::default()
     })
-}
-
-fn wait_for_room(
-    target: Arc<Target>,
-    now: Instant,
-    pause: Duration,
-    until: Option<Instant>,
-) -> (Stage, Option<Next>) {
-    let next = now.checked_add(pause).unwrap_or(now);
-    let pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-    (
-        Stage::Full {
-            target,
-            next,
-            pause,
-            until,
-        },
-        None,
-    )
-}
-
-fn is_over(until: Option<Instant>, now: Instant) -> bool {
-    until.is_some_and(|until| now >= until)
 }
 
 fn reason(end: End, connection: &Connection) -> CloseReason {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use super::error::{process_reason, reason};
-use super::{Credentials, Fact, Facts, IdMaps, Needs, Unreadable};
+use super::{Credentials, Fact, FactKind, Facts, IdMaps, Needs, Unreadable};
 use crate::ids::{Gid, Pid};
 use crate::sys;
 
@@ -39,22 +39,33 @@ impl Peer {
         let maps = id_maps();
         let raw = sys::peer::credentials(socket);
         let credentials = raw.map(|raw| Credentials::from_raw(raw.pid, raw.uid, raw.gid, maps));
-        let mut facts = Facts::of(credentials.map_err(|error| reason(&error)).into());
-        if needs.has(super::FactKind::Groups) {
-            facts.groups = groups(socket, maps).into();
-        }
-        if needs.has(super::FactKind::Label) {
-            facts.label = sys::peer::label(socket)
-                .map_err(|error| reason(&error))
-                .into();
-        }
-        let pid = facts.credentials.known().and_then(Credentials::pid);
-        let wants_process = needs.has_any(Needs::PROCESS);
-        let pidfd = wants_process.then(|| hold(socket, pid, source).map(Arc::new));
-        Self {
+        let facts = Facts::of(credentials.map_err(|error| reason(&error)).into());
+        let bare = Self {
             facts: Arc::new(facts),
-            pidfd,
+            pidfd: None,
+        };
+        bare.asked(socket, needs, source)
+    }
+
+    /// The same peer, and what `needs` names besides. What its socket has said stays,
+    /// and the process that is held isn't opened again.
+    pub(crate) fn asked(
+        mut self,
+        socket: BorrowedFd<'_>,
+        needs: Needs,
+        source: PidfdSource,
+    ) -> Self {
+        if needs.has(FactKind::Groups) && self.facts.groups.known().is_none() {
+            Arc::make_mut(&mut self.facts).groups = groups(socket, id_maps()).into();
         }
+        if needs.has(FactKind::Label) && self.facts.label.known().is_none() {
+            let label = sys::peer::label(socket).map_err(|error| reason(&error));
+            Arc::make_mut(&mut self.facts).label = label.into();
+        }
+        if needs.has_any(Needs::PROCESS) && self.pidfd().is_none() {
+            self.pidfd = Some(hold(socket, self.pid(), source).map(Arc::new));
+        }
+        self
     }
 
     /// A peer over the internet: it has an address, and no credentials.
@@ -206,6 +217,20 @@ mod tests {
             held.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok()),
             Some(own)
         );
+    }
+
+    #[test]
+    fn what_is_held_is_not_opened_again() {
+        let (left, _right) = UnixStream::pair().unwrap();
+        let ask = |peer: &Peer, needs| peer.clone().asked(left.as_fd(), needs, PidfdSource::Socket);
+        let plain = Peer::from_socket(left.as_fd(), Needs::NONE, PidfdSource::Socket);
+        let held = ask(&plain, Needs::PROCESS);
+        assert!(plain.pidfd().is_none() && held.facts().groups.is_unasked());
+        let more = ask(&held, Needs::PROCESS.and(Needs::only(FactKind::Groups)));
+        assert!(Arc::ptr_eq(more.held().unwrap(), held.held().unwrap()));
+        assert!(more.facts().groups.known().is_some());
+        let again = ask(&more, Needs::only(FactKind::Groups));
+        assert!(Arc::ptr_eq(&again.facts, &more.facts));
     }
 
     #[test]

@@ -211,8 +211,9 @@ impl Judged {
         let mut peer = connection.peer().clone();
         let is_local = peer.facts().address.is_none();
         if is_local && !needs.is_empty() {
-            // The socket still answers as at connect, and holds the same process.
-            peer = Peer::from_socket(connection.as_fd(), needs, rules.pidfd_source);
+            // The socket still answers as at connect. What is held stays held: opened
+            // again for all connections at once, it might be more than the limit allows.
+            peer = peer.asked(connection.as_fd(), needs, rules.pidfd_source);
         }
         let facts = peer.facts().clone();
         Self {
@@ -248,8 +249,15 @@ impl Judged {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
     use super::super::tests::{Bench, connection};
     use super::*;
+    use crate::ids::Uid;
+    use crate::peer::PidfdSource;
+    use crate::policy::{Numeric, Policy, Rule};
+    use crate::service::{Kind, Timeouts};
 
     #[test]
     fn nothing_is_asked_before_it_is_due() {
@@ -266,5 +274,26 @@ mod tests {
         // Without a checker the answer is there at once.
         assert_eq!(recheck.go_on(&bench.shared, &connection, None, due), None);
         assert!(recheck.has_answer());
+    }
+
+    fn policy(rule: &str) -> Policy {
+        let own_user = Uid::ROOT;
+        let rule = Rule::parse(rule, &Numeric { own_user }).unwrap();
+        Policy::new(vec![rule], Vec::new(), own_user)
+    }
+
+    #[test]
+    fn a_process_that_is_held_is_judged_by_the_same_descriptor() {
+        let (socket, _client) = UnixStream::pair().unwrap();
+        let peer = Peer::from_socket(socket.as_fd(), Needs::PROCESS, PidfdSource::Socket);
+        let authorized = policy("any").check(peer.facts()).unwrap();
+        let timeouts = Arc::new(Timeouts::default());
+        let (kind, now) = (Kind::default(), Instant::now());
+        let connection = Connection::new(1, socket.into(), kind, peer, authorized, timeouts, now);
+        let rules = Rules::new(policy(&format!("pid:{}", std::process::id())));
+        assert!(rules.needs().has_any(Needs::PROCESS));
+        let judged = Judged::new(&rules, Arc::new(connection));
+        let of = |peer: &Peer| peer.pidfd().unwrap().as_raw_fd();
+        assert_eq!(of(&judged.peer), of(judged.connection.peer()));
     }
 }

@@ -131,8 +131,9 @@ impl Builder {
     }
 
     /// How many lines the queue holds, 2 to 4194304. An eighth is kept for
-    /// severities 0 to 3. It takes 256 bytes for each, and 256 KiB at least; where
-    /// lines are longer than 200 bytes on the average, it holds fewer.
+    /// severities 0 to 3. It takes 256 bytes for each, rounded up to a power of two,
+    /// and 256 KiB at least, at once; where lines are longer than 200 bytes on the
+    /// average, it holds fewer.
     #[must_use]
     pub fn queue(mut self, lines: usize) -> Self {
         self.queue_lines = lines;

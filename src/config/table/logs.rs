@@ -45,7 +45,7 @@ pub(crate) static KEYS: &[Key] = &[
         .help("Form of the lines.")
         .example("json"),
     Key::new("log_queue", number(16, 1_048_576), Preset::Value("8192"))
-        .help("How many lines may wait for the writer.")
+        .help("How many lines may wait for the writer. Memory for them, 256 to 512 bytes each, is taken at the start; of lines that are longer than 200 bytes fewer fit.")
         .example("65536"),
     Key::new("log_overflow", Kind::Word(&["drop", "block"]), Preset::Value("drop"))
         .help("With that queue full: `drop` counts and reports what it dropped, `block` waits.")

@@ -26,6 +26,8 @@
     )
 )]
 
+#[cfg(feature = "logging")]
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 /// The byte `0xNN` that is no UTF-8 travels as the character `U+10FFNN`.
@@ -98,6 +100,17 @@ pub(super) fn needs_escape(character: char) -> bool {
 /// Appends `text` to `out`, escaped.
 pub fn line(text: &str, out: &mut String) {
     escape(text, out, needs_escape);
+}
+
+/// A text as `line` writes it: the same, where it is plain.
+#[cfg(feature = "logging")]
+pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+    if is_plain(text.as_bytes()) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    line(text, &mut out);
+    Cow::Owned(out)
 }
 
 /// Appends a text that is already escaped to `out`, with only what is not: for

@@ -7,6 +7,8 @@
 //! key-values; ours finds the site itself through a thread-local, which it
 //! believes only if file and line are the record's.
 
+#[cfg(feature = "logging")]
+use super::escape;
 use super::{Severity, Verbosity};
 use std::cell::Cell;
 use std::fmt;
@@ -106,11 +108,13 @@ impl Site {
         self.module
     }
 
-    /// ` (FILE:LINE FUNCTION)`, put together at the first line.
+    /// ` (FILE:LINE FUNCTION)`, put together at the first line, and escaped: a
+    /// caller in another language may bring any text along.
     #[cfg(feature = "logging")]
     pub(super) fn place(&self) -> &str {
         self.place.get_or_init(|| {
-            let place = format!(" ({}:{} {})", self.file, self.line, self.function());
+            let (file, function) = (escape::escaped(self.file), self.function());
+            let place = format!(" ({file}:{} {})", self.line, escape::escaped(function));
             place.into_boxed_str()
         })
     }

@@ -151,6 +151,7 @@ pub(super) mod tests {
     use super::super::line::{NO_SCOPE, Origin as LineOrigin};
     use super::super::site::Site;
     use super::*;
+    use std::sync::OnceLock;
 
     fn line(conn: Option<u64>, message: &str) -> Line<'_> {
         fn accept() {}
@@ -215,6 +216,39 @@ pub(super) mod tests {
              \"module\":\"secure_socket::server\",\"file\":\"src/server/acceptor.rs\",\"line\":88,\
              \"function\":\"accept\",\"pid\":812}",
         );
+    }
+
+    /// Who logs from another language, and a program's own records, name any file.
+    #[test]
+    fn a_place_forges_no_line_and_steers_no_terminal() {
+        static SITE: OnceLock<Site> = OnceLock::new();
+        let evil = "a\nb\x1b[2J\u{202e}\"]";
+        let site = SITE.get_or_init(|| Site::foreign(Severity::Info, evil, 88, evil, evil));
+        let named = LineOrigin::Named {
+            file: evil,
+            line: 88,
+            module: evil,
+        };
+        for origin in [LineOrigin::Site(site), named] {
+            let line = Line {
+                origin,
+                ..line(None, "x")
+            };
+            for layout in [
+                Layout::Text,
+                Layout::Prefixed,
+                Layout::Json,
+                Layout::Rfc5424,
+                Layout::Local,
+            ] {
+                let mut out = Vec::new();
+                Renderer::new(layout, Origin::new("x", "y")).render(&line, 7, &mut out);
+                let text = String::from_utf8(out).unwrap();
+                let text = text.strip_suffix('\n').unwrap();
+                let found = text.chars().find(|c| c.is_control() || *c == '\u{202e}');
+                assert_eq!(found, None, "{layout:?}: {text:?}");
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use super::super::line::Line;
 use super::Renderer;
 use super::time::{Civil, push_number, push_padded};
+use crate::logging::escape;
 
 /// The facility of daemons, shifted into place (RFC 5424, 6.2.1).
 const DAEMON: u64 = 3 << 3;
@@ -98,9 +99,10 @@ fn push_message_id(function: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// A value of structured data (RFC 5424, 6.3.3).
+/// A value of structured data (RFC 5424, 6.3.3), which may hold any character:
+/// those that could end the line are escaped before.
 fn push_value(text: &str, out: &mut Vec<u8>) {
-    for &byte in text.as_bytes() {
+    for &byte in escape::escaped(text).as_bytes() {
         if matches!(byte, b'"' | b'\\' | b']') {
             out.push(b'\\');
         }

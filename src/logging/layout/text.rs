@@ -3,6 +3,7 @@
 use super::super::line::Line;
 use super::Renderer;
 use super::time::push_number;
+use crate::logging::escape;
 
 impl Renderer {
     pub(super) fn text(&mut self, line: &Line<'_>, colour: Option<&str>, out: &mut Vec<u8>) {
@@ -32,7 +33,7 @@ impl Renderer {
             return;
         }
         out.extend_from_slice(b" (");
-        out.extend_from_slice(line.file().as_bytes());
+        out.extend_from_slice(escape::escaped(line.file()).as_bytes());
         out.push(b':');
         push_number(u64::from(line.file_line()), out);
         out.push(b')');

@@ -359,5 +359,5 @@ fn write_to_stderr(line: &Line<'_>) {
     text.push(' ');
     escape::line(&String::from_utf8_lossy(line.message), &mut text);
     text.push('\n');
-    stream::write_once(&io::stderr(), text.as_bytes());
+    stream::write_once(&io::stderr(), &text);
 }

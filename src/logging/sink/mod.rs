@@ -318,5 +318,5 @@ pub(super) fn complain(what: &str) {
     let mut line = String::from("secure_socket: log: ");
     super::escape::line(what, &mut line);
     line.push('\n');
-    stream::write_once(&io::stderr(), line.as_bytes());
+    stream::write_once(&io::stderr(), &line);
 }

@@ -5,11 +5,13 @@
 //! pipe then takes at once (pipe(7), PIPE_BUF).
 
 use super::super::lines::{Gate, Lines};
+use super::super::message::floor_boundary;
 use super::{Backlog, Backoff, Sink};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
+use std::borrow::Cow;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -121,9 +123,32 @@ fn has_room<S: AsFd>(stream: &S) -> Result<bool, Errno> {
     Ok(poll(&mut asked, Some(&at_once))? > 0)
 }
 
-/// Writes a short line if there is room now, once.
-pub(in super::super) fn write_once<S: AsFd>(stream: &S, line: &[u8]) {
-    let _ = write_some(stream, kind(stream), line);
+/// Writes a line, given with its line feed, if there is room now, once. What a
+/// pipe would not take at once is cut, so that the line ends as one.
+pub(in super::super) fn write_once<S: AsFd>(stream: &S, line: &str) {
+    let kind = kind(stream);
+    let line = match kind {
+        Kind::Other => shortened(line),
+        Kind::File | Kind::Socket => Cow::Borrowed(line),
+    };
+    let _ = write_some(stream, kind, line.as_bytes());
+}
+
+/// A line of at most `PIPE_BUF` bytes, which says how many are missing.
+fn shortened(line: &str) -> Cow<'_, str> {
+    if line.len() <= PIPE_BUF {
+        return Cow::Borrowed(line);
+    }
+    let text = line.strip_suffix('\n').unwrap_or(line);
+    // The number of missing bytes has no more digits than that of all.
+    let longest_note = note(text.len());
+    let end = floor_boundary(text, PIPE_BUF.saturating_sub(longest_note.len()));
+    let kept = text.get(..end).unwrap_or_default();
+    Cow::Owned(kept.to_owned() + &note(text.len() - kept.len()))
+}
+
+fn note(bytes: usize) -> String {
+    format!(" (cut: {bytes} bytes more)\n")
 }
 
 /// Whether the stream is the journal's, which systemd says by naming its device
@@ -141,4 +166,40 @@ pub(in super::super) fn wants_colour(is_terminal: bool) -> bool {
     let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     is_terminal && !forbidden && !dumb
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    /// What comes out of a pipe into which `text` and a line feed were written.
+    fn piped(text: &str) -> String {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        write_once(&writer, &format!("{text}\n"));
+        write_once(&writer, "next\n");
+        drop(writer);
+        let mut out = String::new();
+        reader.read_to_string(&mut out).unwrap();
+        out.strip_suffix("\nnext\n").unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_line_is_whole_or_says_what_is_missing() {
+        for length in [0, 1, PIPE_BUF - 2, PIPE_BUF - 1] {
+            let text = "x".repeat(length);
+            assert_eq!(piped(&text), text);
+        }
+        for letter in ["x", "\u{e4}", "\u{1f980}"] {
+            for length in [PIPE_BUF, PIPE_BUF + 1, 6000, 100_000] {
+                let text = letter.repeat(length.div_ceil(letter.len()));
+                let line = piped(&text);
+                assert!(line.len() < PIPE_BUF, "{}", line.len());
+                let (kept, note) = line.split_once(" (cut: ").unwrap();
+                let missing = note.strip_suffix(" bytes more)").unwrap();
+                assert_eq!(kept.len() + missing.parse::<usize>().unwrap(), text.len());
+                assert!(text.starts_with(kept) && kept.len() > PIPE_BUF - 64);
+            }
+        }
+    }
 }

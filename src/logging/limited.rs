@@ -5,8 +5,11 @@
 //! where our logger is installed, from its writer thread, whichever is first.
 
 use super::{Site, submit};
+#[cfg(any(test, feature = "logging"))]
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, TryLockError};
+use std::thread;
 use std::time::Instant;
 
 /// How many lines a second one call site may log, unless the logger says
@@ -15,6 +18,9 @@ pub const LINES_PER_SECOND: u32 = 10;
 
 /// Milliseconds for which a site's count holds.
 const WINDOW_MS: u64 = 1000;
+
+/// How often a site tries to get into the list: whoever holds it is done soon.
+const LIST_TRIES: usize = 32;
 
 /// The count of one call site. Made by `limited!`.
 #[derive(Debug)]
@@ -70,11 +76,26 @@ impl RateLimited {
             return true;
         }
         self.suppressed.fetch_add(1, Ordering::Relaxed);
-        if !self.listed.swap(true, Ordering::Relaxed) {
-            SUPPRESSING
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(self);
+        if !self.listed.swap(true, Ordering::Relaxed) && !self.list() {
+            // The next line that is suppressed tries again.
+            self.listed.store(false, Ordering::Relaxed);
+        }
+        false
+    }
+
+    /// Puts the site among those with a summary to give. In a forked process the
+    /// lock may be held by a thread that is not there: it isn't waited for.
+    fn list(&'static self) -> bool {
+        for _ in 0..LIST_TRIES {
+            match SUPPRESSING.try_lock() {
+                Ok(mut sites) => sites.push(self),
+                Err(TryLockError::Poisoned(sites)) => sites.into_inner().push(self),
+                Err(TryLockError::WouldBlock) => {
+                    thread::yield_now();
+                    continue;
+                }
+            }
+            return true;
         }
         false
     }
@@ -182,5 +203,31 @@ mod tests {
         assert!(!LIMIT.summarise_at(LIMIT.window_ms.load(Ordering::Relaxed) + WINDOW_MS - 1));
         assert!(LIMIT.summarise_at(LIMIT.window_ms.load(Ordering::Relaxed) + WINDOW_MS));
         assert_eq!(LIMIT.suppressed.load(Ordering::Relaxed), 0);
+    }
+
+    /// As in a process that was forked while another thread was at the list.
+    #[test]
+    fn a_list_that_stays_locked_keeps_nobody() {
+        static LIMIT: RateLimited = RateLimited::new(Site::new(
+            Severity::Notice,
+            file!(),
+            line!(),
+            module_path!(),
+            || "",
+        ));
+        let held = SUPPRESSING.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, wait) = std::sync::mpsc::channel();
+        let caller = thread::spawn(move || {
+            let admitted = (0..11).filter(|_| LIMIT.admits()).count();
+            done.send(admitted).unwrap();
+        });
+        let admitted = wait.recv_timeout(std::time::Duration::from_secs(20));
+        drop(held);
+        caller.join().unwrap();
+        assert_eq!(admitted, Ok(10));
+        assert!(!LIMIT.listed.load(Ordering::Relaxed));
+        LIMIT.window_ms.store(now_ms(), Ordering::Relaxed);
+        assert!(!LIMIT.admits());
+        assert!(LIMIT.listed.load(Ordering::Relaxed));
     }
 }

@@ -1,9 +1,12 @@
 //! A message while it is formatted, on the caller's stack.
 //!
-//! A message of usual length needs neither a thread's buffer nor the
-//! allocator: a call inside a Display, or in a signal handler, needs nothing
-//! that the interrupted call holds. A longer one takes a String from a pool,
-//! and gives it back. A message is cut at [`LONGEST`].
+//! A message of up to 128 bytes needs neither a thread's buffer nor the
+//! allocator, so a call inside a Display needs nothing that the interrupted call
+//! holds. Nor does one in a signal handler, as long as the writer runs, at
+//! severities 2 to 10, where the queue drops what it has no room for: fatal and
+//! alert wait for the writer, and `Block` for room, both with a lock. A longer
+//! message takes a String from a pool, and gives it back. A message is cut at
+//! [`LONGEST`].
 
 use crossbeam::queue::ArrayQueue;
 use std::any::Any;

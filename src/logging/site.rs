@@ -130,7 +130,8 @@ impl Site {
         }
     }
 
-    /// Without a lock, as this may be a signal handler's first line. Threads
+    /// Without a lock, as this may be a signal handler's first line (see `message`
+    /// for what such a call may be). Threads
     /// that do this at once take a number each, of which one is used.
     #[cfg(feature = "logging")]
     #[cold]

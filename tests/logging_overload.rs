@@ -87,6 +87,26 @@ fn what_is_dropped_is_counted_by_severity_and_errors_are_kept_longest() {
     eprintln!("{infos} infos and {errors} of 80 errors written");
 }
 
+/// The sequence numbers of lines of JSON.
+fn numbers(lines: &[String]) -> Vec<u64> {
+    let number = |line: &String| {
+        let (_, rest) = line.split_once("\"seq\":").unwrap();
+        rest.split(',').next().unwrap().parse().unwrap()
+    };
+    lines.iter().map(number).collect()
+}
+
+fn say(front: &dyn log::Log, target: &str, level: Level) {
+    let arguments = format_args!("x");
+    front.log(
+        &log::Record::builder()
+            .level(level)
+            .target(target)
+            .args(arguments)
+            .build(),
+    );
+}
+
 #[test]
 fn sequence_numbers_show_the_gap() {
     let directory = TempDir::new("gap");
@@ -100,21 +120,67 @@ fn sequence_numbers_show_the_gap() {
     }
     assert!(guard.shutdown());
     let lines = all_lines(&path);
-    let numbers: Vec<u64> = lines
-        .iter()
-        .map(|line| {
-            line.split_once("\"seq\":")
-                .unwrap()
-                .1
-                .split(',')
-                .next()
-                .unwrap()
-        })
-        .map(|number| number.parse().unwrap())
-        .collect();
+    let numbers = numbers(&lines);
     assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
     let said = lines.iter().filter(|line| line.contains("\"lost ")).count() as u64;
     assert_eq!(*numbers.last().unwrap(), 5000 + said);
+}
+
+#[test]
+fn what_no_sink_wants_takes_no_room_and_no_number() {
+    let directory = TempDir::new("unwanted");
+    let path = directory.join("log");
+    let logger = Builder::new()
+        .format(Format::Json)
+        .verbosity_for("test::loud", Verbosity::ALL)
+        .target(spec(&path))
+        .build()
+        .unwrap();
+    let front = logger.as_log();
+    for (target, level, queued) in [
+        ("test", Level::Debug, 0),
+        ("test::louder", Level::Trace, 0),
+        ("test::loud", Level::Trace, 1),
+        ("test", Level::Info, 2),
+        ("test", Level::Debug, 2),
+        ("test", Level::Error, 3),
+    ] {
+        say(&*front, target, level);
+        assert_eq!(logger.stats().queued, queued, "{target} {level}");
+    }
+    drop(start(&logger));
+    assert_eq!(numbers(&all_lines(&path)), [1, 2, 3]);
+}
+
+#[test]
+fn each_sink_has_numbers_of_its_own() {
+    let directory = TempDir::new("numbers");
+    let (few, many, usual) = (
+        directory.join("few"),
+        directory.join("many"),
+        directory.join("usual"),
+    );
+    let target = |path: &Path, level: &str| Target {
+        sink: spec(path),
+        level: Some(level.parse::<Verbosity>().unwrap()),
+    };
+    let logger = Builder::new()
+        .format(Format::Json)
+        .target(target(&few, "4"))
+        .target(target(&many, "8"))
+        .target(spec(&usual))
+        .build()
+        .unwrap();
+    let guard = start(&logger);
+    let front = logger.as_log();
+    for _ in 0..10 {
+        Level::iter().for_each(|level| say(&*front, "test", level));
+    }
+    drop(guard);
+    for (path, lines) in [(&few, 20), (&many, 40), (&usual, 30)] {
+        let expected: Vec<u64> = (1..=lines).collect();
+        assert_eq!(numbers(&all_lines(path)), expected, "{}", path.display());
+    }
 }
 
 #[test]
@@ -196,25 +262,11 @@ fn each_sink_has_its_level_and_each_module_too() {
     let guard = start(&logger);
     let front = logger.as_log();
     for target in ["test", "test::loud::x", "test::quiet", "test::loudest"] {
-        for level in Level::iter() {
-            let arguments = format_args!("x");
-            front.log(
-                &log::Record::builder()
-                    .level(level)
-                    .target(target)
-                    .args(arguments)
-                    .build(),
-            );
-        }
+        Level::iter().for_each(|level| say(&*front, target, level));
     }
     assert!(logger.flush(Duration::from_secs(5)));
     logger.set_verbosity("error".parse().unwrap());
-    front.log(
-        &log::Record::builder()
-            .level(Level::Info)
-            .target("test")
-            .build(),
-    );
+    say(&*front, "test", Level::Info);
     drop(guard);
     let labels = |path| {
         let lines = all_lines(path).into_iter();

@@ -3,9 +3,10 @@
 //! All that needs rights which a sandbox takes away happens here: directories
 //! are created, files, queues and names opened and resolved. No thread starts.
 
+use super::edition::Edition;
 use super::layout::{Format, Layout, Origin, Renderer};
-use super::line::NO_SCOPE;
 use super::logger::{Guard, Logger, NeededPath};
+use super::outlet::Outlet;
 use super::queue::Queue;
 use super::shared::{Shared, SinkState};
 use super::sink::compress::{Compressor, Handle};
@@ -16,11 +17,11 @@ use super::sink::remote::{Remote, RemoteAddress, RemoteSpec};
 use super::sink::stream::{Stream, is_journal, wants_colour};
 use super::sink::{Counters, Sink};
 use super::site::Site;
-use super::writer::{Outlet, Writer};
+use super::thresholds::Thresholds;
+use super::writer::Writer;
 use super::{LINES_PER_SECOND, LoggingError, Verbosity};
 use crate::sys::fork;
 use std::io::{self, IsTerminal};
-use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, OnceLock, Weak};
 
 /// Lines that the queue may be given, at least and at most.
@@ -192,17 +193,10 @@ impl Builder {
         for target in self.targets {
             parts.add(target)?;
         }
-        let writer = Writer::new(parts.outlets, parts.renderers);
+        let writer = Writer::new(parts.outlets, parts.editions);
         let queue = Queue::new(self.queue_lines);
-        let states = parts.states;
-        let shared = Shared::new(
-            queue,
-            self.overflow,
-            self.verbosity,
-            self.modules,
-            states,
-            writer,
-        );
+        let thresholds = Thresholds::new(self.verbosity, self.modules, parts.levels);
+        let shared = Shared::new(queue, self.overflow, thresholds, parts.states, writer);
         let shared = Arc::new(shared);
         let _ = shared_later.set(Arc::downgrade(&shared));
         Ok(Logger::new(
@@ -239,8 +233,9 @@ struct Parts {
     origin: Origin,
     shared: Arc<OnceLock<Weak<Shared>>>,
     outlets: Vec<Outlet>,
-    renderers: Vec<Renderer>,
+    editions: Vec<Edition>,
     states: Vec<Arc<SinkState>>,
+    levels: Vec<Option<u8>>,
     compressors: Vec<(Compressor, Handle)>,
     paths: Vec<NeededPath>,
     addresses: Vec<RemoteAddress>,
@@ -253,8 +248,9 @@ impl Parts {
             origin,
             shared,
             outlets: Vec::new(),
-            renderers: Vec::new(),
+            editions: Vec::new(),
             states: Vec::new(),
+            levels: Vec::new(),
             compressors: Vec::new(),
             paths: Vec::new(),
             addresses: Vec::new(),
@@ -292,15 +288,15 @@ impl Parts {
                 (name, layout, Box::new(Remote::new(address)))
             }
         };
-        let level = AtomicU8::new(target.level.map_or(NO_SCOPE, Verbosity::threshold));
+        let level = target.level.map(Verbosity::threshold);
         let state = Arc::new(SinkState {
             name,
-            level,
             counters: Counters::default(),
         });
         self.states.push(Arc::clone(&state));
-        let layout = self.renderer(layout);
-        self.outlets.push(Outlet::new(sink, state, layout));
+        self.levels.push(level);
+        let edition = self.edition(layout, level);
+        self.outlets.push(Outlet::new(sink, state, edition));
         Ok(())
     }
 
@@ -333,16 +329,16 @@ impl Parts {
         Ok(Box::new(file))
     }
 
-    /// The index of the renderer of this layout.
-    fn renderer(&mut self, layout: Layout) -> usize {
+    /// The index of the edition of this layout and level.
+    fn edition(&mut self, layout: Layout, level: Option<u8>) -> usize {
         let known = self
-            .renderers
+            .editions
             .iter()
-            .position(|renderer| renderer.layout() == layout);
+            .position(|edition| edition.is_for(layout, level));
         known.unwrap_or_else(|| {
-            self.renderers
-                .push(Renderer::new(layout, self.origin.clone()));
-            self.renderers.len() - 1
+            let renderer = Renderer::new(layout, self.origin.clone());
+            self.editions.push(Edition::new(renderer, level));
+            self.editions.len() - 1
         })
     }
 }

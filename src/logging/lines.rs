@@ -1,7 +1,7 @@
 //! Rendered lines: a stretch of bytes, and where each line in it ends.
 
 use super::Severity;
-use super::line::{Line, NO_SCOPE};
+use super::line::Line;
 
 /// The end of one line, and what is to be known of it.
 #[derive(Clone, Copy, Debug)]
@@ -9,7 +9,6 @@ pub(super) struct Mark {
     /// Offset of the byte after the line feed.
     pub(super) end: usize,
     pub(super) severity: Severity,
-    pub(super) scope: u8,
     pub(super) micros: u64,
 }
 
@@ -27,11 +26,10 @@ const KEPT_BYTES: usize = 512 * 1024;
 impl Lines {
     /// Ends a line that was just appended to `bytes`.
     pub(super) fn end_line(&mut self, line: &Line<'_>) {
-        let (severity, scope, micros) = (line.severity, line.scope, line.micros);
+        let (severity, micros) = (line.severity, line.micros);
         self.marks.push(Mark {
             end: self.bytes.len(),
             severity,
-            scope,
             micros,
         });
     }
@@ -71,28 +69,5 @@ impl Lines {
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES);
         self.marks.clear();
-    }
-}
-
-/// Which lines a sink takes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Gate {
-    /// The logger's own threshold.
-    pub(super) base: u8,
-    /// The sink's, if it has one.
-    pub(super) level: Option<u8>,
-}
-
-impl Gate {
-    /// A sink with a level of its own takes what is within that and within the
-    /// module's, where the module has one; another takes what is within the
-    /// module's, or else the logger's.
-    pub(super) const fn admits(self, severity: Severity, scope: u8) -> bool {
-        let within_scope = scope == NO_SCOPE || (severity as u8) < scope;
-        match self.level {
-            Some(level) => (severity as u8) < level && within_scope,
-            None if scope == NO_SCOPE => (severity as u8) < self.base,
-            None => within_scope,
-        }
     }
 }

@@ -114,7 +114,7 @@ impl Logger {
     /// [`LoggingError::Installed`] if there is one already.
     pub fn install(&self) -> Result<(), LoggingError> {
         log::set_boxed_logger(self.as_log()).map_err(|_| LoggingError::Installed)?;
-        self.0.shared.set_installed();
+        self.0.shared.thresholds.set_installed();
         limited::set_rate(self.0.rate);
         Ok(())
     }
@@ -213,12 +213,12 @@ impl Logger {
 
     /// Changes which severities are logged, for sinks without a level of their own.
     pub fn set_verbosity(&self, verbosity: Verbosity) {
-        self.0.shared.set_verbosity(verbosity);
+        self.0.shared.thresholds.set_verbosity(verbosity);
     }
 
     /// Changes which severities are logged of which modules.
     pub fn set_verbosity_for(&self, modules: Vec<(String, Verbosity)>) {
-        self.0.shared.set_scopes(modules);
+        self.0.shared.thresholds.set_scopes(modules);
     }
 
     /// Changes how many lines a second each `limited!` of the program may
@@ -286,12 +286,8 @@ fn spawn(
 
 /// A first look at what other crates log: whether any sink could take it.
 fn may_pass(shared: &Shared, metadata: &log::Metadata<'_>) -> bool {
-    let scope = shared.scope_of(metadata.target());
-    let verbosity = match scope {
-        super::line::NO_SCOPE => shared.ceiling(),
-        threshold => Verbosity::from_threshold(threshold),
-    };
-    metadata.level() <= verbosity.log_filter()
+    let scope = shared.thresholds.scope_of(metadata.target());
+    metadata.level() <= shared.thresholds.within(scope).log_filter()
 }
 
 /// What the `log` crate gets.

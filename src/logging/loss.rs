@@ -1,6 +1,7 @@
 //! What was lost: how many lines of each severity, from when to when.
 
 use super::Severity;
+use super::layout::time::rfc3339;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -50,8 +51,20 @@ impl Loss {
     }
 }
 
+/// `5 lines from T1 to T2 (error 2, info 3)`.
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = self.lines();
+        write!(f, "{lines} line{}", if lines == 1 { "" } else { "s" })?;
+        if let Some((from, to)) = self.span() {
+            write!(f, " from {} to {}", rfc3339(from), rfc3339(to))?;
+        }
+        write!(f, " ({})", BySeverity(self.by_severity()))
+    }
+}
+
 /// `info 512, debug 3`.
-pub(super) struct BySeverity(pub(super) [u64; Severity::COUNT]);
+struct BySeverity([u64; Severity::COUNT]);
 
 impl fmt::Display for BySeverity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,8 +141,9 @@ mod tests {
         assert_eq!((loss.lines(), loss.span()), (3, Some((10, 20))));
         loss.add(Severity::Info, 30);
         assert_eq!(
-            BySeverity(loss.by_severity()).to_string(),
-            "error 1, info 3"
+            loss.to_string(),
+            "4 lines from 1970-01-01T00:00:00.000010Z to 1970-01-01T00:00:00.000030Z \
+             (error 1, info 3)"
         );
         let mut sum = Loss::default();
         sum.merge(&loss);

@@ -16,6 +16,8 @@
 #[cfg(feature = "logging")]
 mod builder;
 #[cfg(feature = "logging")]
+mod edition;
+#[cfg(feature = "logging")]
 mod error;
 #[cfg(feature = "logging")]
 mod layout;
@@ -32,6 +34,8 @@ mod macros;
 #[cfg(feature = "logging")]
 mod message;
 #[cfg(feature = "logging")]
+mod outlet;
+#[cfg(feature = "logging")]
 mod queue;
 #[cfg(feature = "logging")]
 mod ring;
@@ -43,6 +47,8 @@ mod sink;
 mod site;
 #[cfg(all(test, feature = "logging"))]
 mod tests;
+#[cfg(feature = "logging")]
+mod thresholds;
 #[cfg(feature = "logging")]
 mod writer;
 

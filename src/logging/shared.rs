@@ -11,16 +11,17 @@ use super::loss::Loss;
 use super::message::Message;
 use super::queue::{Full, Queue};
 use super::sink::{Counters, stream};
-use super::site::{Site, context_of, set_threshold};
+use super::site::{Site, context_of};
+use super::thresholds::Thresholds;
 use super::writer::Writer;
-use super::{Overflow, Severity, Verbosity, escape};
+use super::{Overflow, Severity, escape};
 use crate::sys::fork;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a fatal or alert call, or a flush, waits for a disk that hangs.
@@ -41,12 +42,10 @@ thread_local! {
     static IS_WRITER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A sink's name, its own level, and what it counts.
+/// A sink's name, and what it counts.
 #[derive(Debug)]
 pub(super) struct SinkState {
     pub(super) name: String,
-    /// A threshold, or `NO_SCOPE` for the logger's.
-    pub(super) level: AtomicU8,
     pub(super) counters: Counters,
 }
 
@@ -54,12 +53,7 @@ pub(super) struct SinkState {
 pub(super) struct Shared {
     pub(super) queue: Queue,
     overflow: Overflow,
-    /// The logger's threshold, and the highest of all that may apply.
-    pub(super) base: AtomicU8,
-    ceiling: AtomicU8,
-    scopes: RwLock<Vec<(String, Verbosity)>>,
-    has_scopes: AtomicBool,
-    installed: AtomicBool,
+    pub(super) thresholds: Thresholds,
     phase: AtomicU8,
     pub(super) sinks: Vec<Arc<SinkState>>,
     /// By the queue, and by the queue and the sinks together.
@@ -78,19 +72,14 @@ impl Shared {
     pub(super) fn new(
         queue: Queue,
         overflow: Overflow,
-        verbosity: Verbosity,
-        scopes: Vec<(String, Verbosity)>,
+        thresholds: Thresholds,
         sinks: Vec<Arc<SinkState>>,
         writer: Writer,
     ) -> Self {
-        let shared = Self {
+        Self {
             queue,
             overflow,
-            base: AtomicU8::new(verbosity.threshold()),
-            ceiling: AtomicU8::new(0),
-            has_scopes: AtomicBool::new(!scopes.is_empty()),
-            scopes: RwLock::new(scopes),
-            installed: AtomicBool::new(false),
+            thresholds,
             phase: AtomicU8::new(Phase::Before as u8),
             sinks,
             dropped: Mutex::new(Loss::default()),
@@ -101,69 +90,7 @@ impl Shared {
             reopen: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             parked: Mutex::new(Some(writer)),
-        };
-        shared.set_ceiling();
-        shared
-    }
-
-    /// The macros ask our threshold from now on.
-    pub(super) fn set_installed(&self) {
-        self.installed.store(true, Ordering::Relaxed);
-        self.set_ceiling();
-    }
-
-    pub(super) fn set_verbosity(&self, verbosity: Verbosity) {
-        self.base.store(verbosity.threshold(), Ordering::Relaxed);
-        self.set_ceiling();
-    }
-
-    pub(super) fn set_scopes(&self, scopes: Vec<(String, Verbosity)>) {
-        let has_scopes = !scopes.is_empty();
-        *self.scopes.write().unwrap_or_else(PoisonError::into_inner) = scopes;
-        self.has_scopes.store(has_scopes, Ordering::Relaxed);
-        self.set_ceiling();
-    }
-
-    pub(super) fn set_ceiling(&self) {
-        let base = self.base.load(Ordering::Relaxed);
-        let sinks = self
-            .sinks
-            .iter()
-            .map(|sink| match sink.level.load(Ordering::Relaxed) {
-                NO_SCOPE => base,
-                level => level,
-            });
-        let scopes = self.scopes.read().unwrap_or_else(PoisonError::into_inner);
-        let scoped = scopes.iter().map(|(_, verbosity)| verbosity.threshold());
-        let ceiling = sinks.chain(scoped).max().unwrap_or(0);
-        self.ceiling.store(ceiling, Ordering::Relaxed);
-        if self.installed.load(Ordering::Relaxed) {
-            set_threshold(Verbosity::from_threshold(ceiling));
         }
-    }
-
-    pub(super) fn ceiling(&self) -> Verbosity {
-        Verbosity::from_threshold(self.ceiling.load(Ordering::Relaxed))
-    }
-
-    /// The threshold of the module that this target is in, or `NO_SCOPE`.
-    pub(super) fn scope_of(&self, target: &str) -> u8 {
-        if !self.has_scopes.load(Ordering::Relaxed) {
-            return NO_SCOPE;
-        }
-        let Ok(scopes) = self.scopes.try_read() else {
-            return NO_SCOPE;
-        };
-        let within = |module: &str| {
-            target
-                .strip_prefix(module)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-        };
-        let longest = scopes
-            .iter()
-            .filter(|(module, _)| within(module))
-            .max_by_key(|s| s.0.len());
-        longest.map_or(NO_SCOPE, |(_, verbosity)| verbosity.threshold())
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -187,8 +114,8 @@ impl Shared {
     pub(super) fn accept(&self, record: &log::Record<'_>) {
         let context = context_of(record);
         let severity = context.map_or_else(|| record.level().into(), |c| c.site.severity());
-        let scope = self.scope_of(record.target());
-        if !self.ceiling().admits(severity) || (scope != NO_SCOPE && severity as u8 >= scope) {
+        let scope = self.thresholds.scope_of(record.target());
+        if !self.thresholds.within(scope).admits(severity) {
             return;
         }
         let origin = match context {

@@ -1,16 +1,18 @@
 //! The logger with a sink that is slow or stands still.
 #![allow(clippy::unwrap_used)]
 
+use super::edition::Edition;
 use super::layout::{Layout, Origin, Renderer};
-use super::line::NO_SCOPE;
-use super::lines::{Gate, Lines};
+use super::lines::Lines;
 use super::logger::Logger;
+use super::outlet::Outlet;
 use super::queue::Queue;
 use super::shared::{Shared, SinkState};
 use super::sink::{Backlog, Counters, Sink};
-use super::writer::{Outlet, Writer};
+use super::thresholds::Thresholds;
+use super::writer::Writer;
 use super::{Overflow, Verbosity};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,18 +31,13 @@ struct Disk {
 }
 
 impl Sink for Disk {
-    fn write(&mut self, lines: &Lines, gate: Gate, _now: Instant) {
+    fn write(&mut self, lines: &Lines, _now: Instant) {
         std::thread::sleep(self.write_takes);
         while self.stalled.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(1));
         }
-        let admitted = lines
-            .marks
-            .iter()
-            .filter(|mark| gate.admits(mark.severity, mark.scope));
-        let admitted = admitted.count();
-        self.backlog.count_written(admitted);
-        self.lines.fetch_add(admitted, Ordering::Relaxed);
+        self.backlog.count_written(lines.marks.len());
+        self.lines.fetch_add(lines.marks.len(), Ordering::Relaxed);
     }
 
     fn retry(&mut self, _now: Instant) {}
@@ -71,19 +68,16 @@ fn setup(overflow: Overflow, write_takes: Duration, stalled: bool) -> Setup {
         lines: Arc::clone(&lines),
         backlog: Backlog::default(),
     };
-    let (name, level) = ("disk".into(), AtomicU8::new(NO_SCOPE));
     let state = Arc::new(SinkState {
-        name,
-        level,
+        name: "disk".into(),
         counters: Counters::default(),
     });
     let outlets = vec![Outlet::new(Box::new(disk), Arc::clone(&state), 0)];
-    let writer = Writer::new(
-        outlets,
-        vec![Renderer::new(Layout::Text, Origin::new("x", "y"))],
-    );
+    let renderer = Renderer::new(Layout::Text, Origin::new("x", "y"));
+    let writer = Writer::new(outlets, vec![Edition::new(renderer, None)]);
     let (queue, states) = (Queue::new(8192), vec![state]);
-    let shared = Shared::new(queue, overflow, Verbosity::ALL, Vec::new(), states, writer);
+    let thresholds = Thresholds::new(Verbosity::ALL, Vec::new(), vec![None]);
+    let shared = Shared::new(queue, overflow, thresholds, states, writer);
     let logger = Logger::new(Arc::new(shared), None, Vec::new(), Vec::new(), Vec::new());
     Setup {
         logger,

@@ -1,28 +1,24 @@
 //! The writer: takes many lines from the queue, renders each once for every
-//! layout in use, hands them to the sinks, and sleeps.
+//! edition in use, hands them to the sinks, and sleeps.
 //!
 //! It naps between batches, so that callers need not wake it; after 20 naps
 //! without a line it parks, and does not wake until there is one. It never
 //! panics and never waits for a caller.
 //!
-//! Invariants: every line has a number, one more than the line before; what
-//! was dropped takes numbers too, so that a gap shows. Losses are said in the
-//! log: of the queue as soon as there is room, of a sink as soon as it writes
-//! again, all together at the end.
+//! Invariant: losses are said in the log: of the queue as soon as there is room,
+//! of a sink as soon as it writes again, all together at the end.
 
-use super::layout::Renderer;
-use super::layout::time::rfc3339;
+use super::edition::Edition;
 use super::line::{Line, Origin};
-use super::lines::{Gate, Lines};
-use super::loss::{BySeverity, Loss};
+use super::loss::Loss;
 use super::message::Message;
+use super::outlet::Outlet;
 use super::ring::Position;
-use super::shared::{Shared, SinkState};
-use super::sink::{Sink, complain};
+use super::shared::Shared;
+use super::sink::complain;
 use super::site::Site;
 use super::{limited, line};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -39,26 +35,12 @@ const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 /// At the end, how long sinks that make no progress are waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A sink, and how its lines look.
-pub(super) struct Outlet {
-    sink: Box<dyn Sink>,
-    state: Arc<SinkState>,
-    /// Index into the writer's renderers.
-    layout: usize,
-    /// Its failure was said.
-    announced: bool,
-    /// Lines of which the loss was said.
-    lost: u64,
-}
-
 /// See the module.
 pub(super) struct Writer {
     outlets: Vec<Outlet>,
-    renderers: Vec<(Renderer, Lines)>,
-    gates: Vec<(usize, Gate)>,
+    editions: Vec<Edition>,
     /// Where a line is while it is taken.
     body: Vec<u8>,
-    number: u64,
     /// Dropped by the queue, not said yet.
     dropped: Loss,
     dropped_since: Option<Instant>,
@@ -66,16 +48,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(outlets: Vec<Outlet>, renderers: Vec<Renderer>) -> Self {
+    pub(super) fn new(outlets: Vec<Outlet>, editions: Vec<Edition>) -> Self {
         Self {
             outlets,
-            renderers: renderers
-                .into_iter()
-                .map(|r| (r, Lines::default()))
-                .collect(),
-            gates: Vec::new(),
+            editions,
             body: Vec::new(),
-            number: 0,
             dropped: Loss::default(),
             dropped_since: None,
             dropped_said: None,
@@ -155,7 +132,8 @@ impl Writer {
 
     /// One batch. Gives how many lines it had.
     fn pass(&mut self, shared: &Shared) -> usize {
-        self.set_gates(shared);
+        let base = shared.thresholds.base();
+        self.editions.iter_mut().for_each(|e| e.set_base(base));
         let queue = &shared.queue;
         let mut body = std::mem::take(&mut self.body);
         let taken = queue.drain(BATCH, &mut body, |line| self.render(line));
@@ -167,49 +145,31 @@ impl Writer {
         taken
     }
 
-    fn set_gates(&mut self, shared: &Shared) {
-        let base = shared.base.load(Ordering::Relaxed);
-        self.gates.clear();
-        self.gates.extend(self.outlets.iter().map(|outlet| {
-            let level = outlet.state.level.load(Ordering::Relaxed);
-            let level = (level != line::NO_SCOPE).then_some(level);
-            (outlet.layout, Gate { base, level })
-        }));
-    }
-
-    /// Renders a line in each layout in which a sink takes it.
+    /// Renders a line in each edition that it is for.
     fn render(&mut self, line: &Line<'_>) {
-        self.number += 1;
-        for (index, (renderer, lines)) in self.renderers.iter_mut().enumerate() {
-            let wanted = self
-                .gates
-                .iter()
-                .any(|(layout, gate)| *layout == index && gate.admits(line.severity, line.scope));
-            if wanted {
-                renderer.render(line, self.number, &mut lines.bytes);
-                lines.end_line(line);
-            }
+        for edition in &mut self.editions {
+            edition.take(line);
         }
     }
 
     fn deliver(&mut self, now: Instant) {
-        for (outlet, (layout, gate)) in self.outlets.iter_mut().zip(&self.gates) {
-            match self.renderers.get(*layout) {
-                Some((_, lines)) if !lines.is_empty() => outlet.sink.write(lines, *gate, now),
+        for outlet in &mut self.outlets {
+            match self.editions.get(outlet.edition).map(Edition::lines) {
+                Some(lines) if !lines.is_empty() => outlet.sink.write(lines, now),
                 _ => outlet.sink.retry(now),
             }
             outlet.publish();
         }
-        for (_, lines) in &mut self.renderers {
-            lines.clear();
-        }
+        self.editions.iter_mut().for_each(Edition::clear);
     }
 
     /// Says what the queue dropped: when there is room again, and at intervals
     /// while there is none.
     fn take_dropped(&mut self, shared: &Shared, now: Instant, room: bool) {
         if let Some(loss) = shared.queue.dropped.take() {
-            self.number += loss.lines();
+            for edition in &mut self.editions {
+                edition.skip(&loss, &shared.thresholds);
+            }
             self.dropped.merge(&loss);
             self.dropped_since.get_or_insert(now);
             shared.count_dropped(&loss);
@@ -227,10 +187,7 @@ impl Writer {
         self.dropped_since = None;
         if loss.lines() > 0 {
             self.dropped_said = Some(now);
-            self.say(
-                shared,
-                format_args!("lost {}: the log queue was full", Lost(&loss)),
-            );
+            self.say(shared, format_args!("lost {loss}: the log queue was full"));
         }
     }
 
@@ -282,10 +239,7 @@ impl Writer {
     }
 
     fn waiting(&mut self) -> usize {
-        self.outlets
-            .iter_mut()
-            .map(|outlet| outlet.sink.backlog().len())
-            .sum()
+        self.outlets.iter_mut().map(Outlet::waiting).sum()
     }
 
     /// Writes the last lines and says what was lost in all. No line comes any more.
@@ -295,94 +249,13 @@ impl Writer {
         self.say_dropped(shared, Instant::now());
         self.deliver(Instant::now());
         for outlet in &mut self.outlets {
-            outlet.sink.backlog().lose_all("the logger stopped");
-            outlet.take_loss(shared);
+            outlet.give_up(shared);
         }
         let lost = shared.lost();
         if lost.lines() > 0 {
-            self.say(shared, format_args!("lost in all {}", Lost(&lost)));
+            self.say(shared, format_args!("lost in all {lost}"));
             self.deliver(Instant::now());
-            complain(&format!("lost in all {}", Lost(&lost)));
+            complain(&format!("lost in all {lost}"));
         }
-    }
-}
-
-impl Outlet {
-    pub(super) fn new(sink: Box<dyn Sink>, state: Arc<SinkState>, layout: usize) -> Self {
-        Self {
-            sink,
-            state,
-            layout,
-            announced: false,
-            lost: 0,
-        }
-    }
-
-    /// Stores what the sink counts.
-    fn publish(&mut self) {
-        let counters = &self.state.counters;
-        let backlog = self.sink.backlog();
-        counters
-            .written
-            .fetch_add(backlog.take_written(), Ordering::Relaxed);
-        let waiting = u64::try_from(backlog.len()).unwrap_or(u64::MAX);
-        counters.waiting.store(waiting, Ordering::Relaxed);
-        let lost = self.lost + backlog.loss().lines();
-        counters.lost.store(lost, Ordering::Relaxed);
-    }
-
-    /// Whether there is something to be said of the sink.
-    fn has_news(&mut self) -> bool {
-        let announced = self.announced;
-        let backlog = self.sink.backlog();
-        match backlog.failure() {
-            Some(_) => !announced,
-            None => backlog.is_empty() && backlog.loss().lines() > 0,
-        }
-    }
-
-    /// What is to be said of the sink: that it fails, once; and what it lost,
-    /// when it writes again.
-    fn news(&mut self, shared: &Shared) -> Option<String> {
-        if let Some(notice) = self.sink.take_notice() {
-            return Some(notice);
-        }
-        let name = self.state.name.clone();
-        let backlog = self.sink.backlog();
-        if let Some(cause) = backlog.failure() {
-            let message = format!("{name}: {cause}");
-            return (!std::mem::replace(&mut self.announced, true)).then_some(message);
-        }
-        if !backlog.is_empty() {
-            return None;
-        }
-        self.announced = false;
-        let (loss, cause) = self.take_loss(shared)?;
-        Some(format!("{name}: lost {}: {cause}", Lost(&loss)))
-    }
-
-    fn take_loss(&mut self, shared: &Shared) -> Option<(Loss, String)> {
-        if self.sink.backlog().loss().lines() == 0 {
-            return None;
-        }
-        let (loss, cause) = self.sink.backlog().take_loss();
-        self.lost += loss.lines();
-        self.publish();
-        shared.count_lost(&loss);
-        Some((loss, cause))
-    }
-}
-
-/// `5 lines from T1 to T2 (error 2, info 3)`.
-struct Lost<'a>(&'a Loss);
-
-impl fmt::Display for Lost<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines = self.0.lines();
-        write!(f, "{lines} line{}", if lines == 1 { "" } else { "s" })?;
-        if let Some((from, to)) = self.0.span() {
-            write!(f, " from {} to {}", rfc3339(from), rfc3339(to))?;
-        }
-        write!(f, " ({})", BySeverity(self.0.by_severity()))
     }
 }

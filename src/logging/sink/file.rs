@@ -8,7 +8,7 @@
 //!
 //! Not here: compression and retention, see `compress`.
 
-use super::super::lines::{Gate, Lines};
+use super::super::lines::Lines;
 use super::super::rotation_names::Archive;
 use super::super::{LoggingError, line};
 use super::directory::{Directory, Owner};
@@ -72,7 +72,6 @@ pub(in super::super) struct File {
     /// As in the specification, or less where the system allows less.
     max_size: u64,
     backlog: Backlog,
-    filtered: Lines,
     backoff: Backoff,
     roll_backoff: Backoff,
     followed: Instant,
@@ -104,7 +103,6 @@ impl File {
             open,
             max_size,
             backlog: Backlog::default(),
-            filtered: Lines::default(),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
             roll_backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
             followed: Instant::now(),
@@ -314,34 +312,17 @@ impl File {
 }
 
 impl Sink for File {
-    fn write(&mut self, lines: &Lines, gate: Gate, now: Instant) {
+    fn write(&mut self, lines: &Lines, now: Instant) {
         if !self.backlog.is_empty() {
-            self.backlog.take(lines, gate);
+            self.backlog.take(lines);
             return self.retry(now);
         }
         self.follow_sometimes(now);
-        let all = lines
-            .marks
-            .iter()
-            .all(|mark| gate.admits(mark.severity, mark.scope));
-        let mut filtered = std::mem::take(&mut self.filtered);
-        if !all {
-            filtered.clear();
-            for (line, mark) in lines.iter_from(0) {
-                if gate.admits(mark.severity, mark.scope) {
-                    filtered.push(line, mark);
-                }
-            }
+        let (sent, next) = self.put(lines, 0, 0, now);
+        if next < lines.marks.len() {
+            self.backlog.adopt(lines, sent, next);
         }
-        let admitted = if all { lines } else { &filtered };
-        if !admitted.is_empty() {
-            let (sent, next) = self.put(admitted, 0, 0, now);
-            if next < admitted.marks.len() {
-                self.backlog.adopt(admitted, sent, next);
-            }
-            self.after_batch(now);
-        }
-        self.filtered = filtered;
+        self.after_batch(now);
     }
 
     fn retry(&mut self, now: Instant) {

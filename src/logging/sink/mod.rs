@@ -11,7 +11,7 @@ mod open;
 pub(super) mod remote;
 pub(super) mod stream;
 
-use super::lines::{Gate, Lines, Mark};
+use super::lines::{Lines, Mark};
 use super::loss::Loss;
 use std::io;
 use std::sync::Mutex;
@@ -23,9 +23,9 @@ pub(super) const BACKLOG_BYTES: usize = 1024 * 1024;
 
 /// A place for lines.
 pub(super) trait Sink: Send {
-    /// Takes the lines that the gate admits; writes what it can without
-    /// waiting for anything but a disk, keeps the rest.
-    fn write(&mut self, lines: &Lines, gate: Gate, now: Instant);
+    /// Takes lines; writes what it can without waiting for anything but a disk,
+    /// keeps the rest.
+    fn write(&mut self, lines: &Lines, now: Instant);
 
     /// Tries again to write what was kept.
     fn retry(&mut self, now: Instant);
@@ -99,12 +99,10 @@ impl Backlog {
         self.lines.bytes.get(self.sent..mark.end)
     }
 
-    /// Keeps the lines that the gate admits, as long as there is room.
-    pub(super) fn take(&mut self, lines: &Lines, gate: Gate) {
+    /// Keeps lines, as long as there is room.
+    pub(super) fn take(&mut self, lines: &Lines) {
         for (line, mark) in lines.iter_from(0) {
-            if gate.admits(mark.severity, mark.scope) {
-                self.add(line, mark);
-            }
+            self.add(line, mark);
         }
     }
 

@@ -4,7 +4,7 @@
 //! Invariants: never waits; a queue that somebody else made, or that others
 //! may read or write, is not used.
 
-use super::super::lines::{Gate, Lines};
+use super::super::lines::Lines;
 use super::super::{LoggingError, escape};
 use super::directory::{Owner, may_own, settle};
 use super::{Backlog, Sink};
@@ -78,11 +78,8 @@ impl Mq {
 }
 
 impl Sink for Mq {
-    fn write(&mut self, lines: &Lines, gate: Gate, _now: Instant) {
+    fn write(&mut self, lines: &Lines, _now: Instant) {
         for (line, mark) in lines.iter_from(0) {
-            if !gate.admits(mark.severity, mark.scope) {
-                continue;
-            }
             match self.send(line) {
                 Ok(()) => self.backlog.count_written(1),
                 Err(error) => {

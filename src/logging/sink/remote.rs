@@ -7,7 +7,7 @@
 //! taken and its program had not read: plain TCP can't tell, and UDP even less.
 
 use super::super::LoggingError;
-use super::super::lines::{Gate, Lines};
+use super::super::lines::{Lines, Mark};
 use super::{Backlog, Backoff, Sink};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -215,18 +215,14 @@ impl Remote {
 }
 
 impl Sink for Remote {
-    fn write(&mut self, lines: &Lines, gate: Gate, now: Instant) {
+    fn write(&mut self, lines: &Lines, now: Instant) {
         let mut framed = std::mem::take(&mut self.framed);
         framed.clear();
         let counts = matches!(self.address, RemoteAddress::Tcp(_));
         for (line, mark) in lines.iter_from(0) {
-            if gate.admits(mark.severity, mark.scope) {
-                frame(line, counts, self.local_stream, &mut framed, mark);
-            }
+            frame(line, counts, self.local_stream, &mut framed, mark);
         }
-        for (line, mark) in framed.iter_from(0) {
-            self.backlog.add(line, mark);
-        }
+        self.backlog.take(&framed);
         self.framed = framed;
         self.retry(now);
     }
@@ -255,13 +251,7 @@ impl Sink for Remote {
 }
 
 /// A line as it goes over the wire, without its line feed.
-fn frame(
-    line: &[u8],
-    counts: bool,
-    terminated: bool,
-    framed: &mut Lines,
-    mark: &super::super::lines::Mark,
-) {
+fn frame(line: &[u8], counts: bool, terminated: bool, framed: &mut Lines, mark: &Mark) {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     if counts {
         super::super::layout::time::push_number(

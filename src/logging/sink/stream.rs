@@ -4,7 +4,7 @@
 //! Instead the sink asks whether there is room, and writes no more than what a
 //! pipe then takes at once (pipe(7), PIPE_BUF).
 
-use super::super::lines::{Gate, Lines};
+use super::super::lines::Lines;
 use super::super::message::floor_boundary;
 use super::{Backlog, Backoff, Sink};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -75,8 +75,8 @@ impl<S: AsFd> Stream<S> {
 }
 
 impl<S: AsFd + Send> Sink for Stream<S> {
-    fn write(&mut self, lines: &Lines, gate: Gate, now: Instant) {
-        self.backlog.take(lines, gate);
+    fn write(&mut self, lines: &Lines, now: Instant) {
+        self.backlog.take(lines);
         self.retry(now);
     }
 

@@ -1,0 +1,99 @@
+//! A sink as the writer sees it: which edition it gets, what it counts for
+//! others, and what is to be said of it in the log.
+
+use super::loss::Loss;
+use super::shared::{Shared, SinkState};
+use super::sink::Sink;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// See the module.
+pub(super) struct Outlet {
+    pub(super) sink: Box<dyn Sink>,
+    state: Arc<SinkState>,
+    /// Index into the writer's editions.
+    pub(super) edition: usize,
+    /// Its failure was said.
+    announced: bool,
+    /// Lines of which the loss was said.
+    lost: u64,
+}
+
+impl Outlet {
+    pub(super) fn new(sink: Box<dyn Sink>, state: Arc<SinkState>, edition: usize) -> Self {
+        Self {
+            sink,
+            state,
+            edition,
+            announced: false,
+            lost: 0,
+        }
+    }
+
+    /// Stores what the sink counts.
+    pub(super) fn publish(&mut self) {
+        let counters = &self.state.counters;
+        let backlog = self.sink.backlog();
+        counters
+            .written
+            .fetch_add(backlog.take_written(), Ordering::Relaxed);
+        let waiting = u64::try_from(backlog.len()).unwrap_or(u64::MAX);
+        counters.waiting.store(waiting, Ordering::Relaxed);
+        let lost = self.lost + backlog.loss().lines();
+        counters.lost.store(lost, Ordering::Relaxed);
+    }
+
+    /// Lines that wait.
+    pub(super) fn waiting(&mut self) -> usize {
+        self.sink.backlog().len()
+    }
+
+    /// Whether there is something to be said of the sink.
+    pub(super) fn has_news(&mut self) -> bool {
+        let announced = self.announced;
+        let backlog = self.sink.backlog();
+        match backlog.failure() {
+            Some(_) => !announced,
+            None => backlog.is_empty() && backlog.loss().lines() > 0,
+        }
+    }
+
+    /// What is to be said of the sink: that it fails, once; and what it lost,
+    /// when it writes again.
+    pub(super) fn news(&mut self, shared: &Shared) -> Option<String> {
+        if let Some(notice) = self.sink.take_notice() {
+            return Some(notice);
+        }
+        let backlog = self.sink.backlog();
+        if let Some(cause) = backlog.failure() {
+            if std::mem::replace(&mut self.announced, true) {
+                return None;
+            }
+            return Some(format!("{}: {cause}", self.state.name));
+        }
+        if !backlog.is_empty() {
+            return None;
+        }
+        self.announced = false;
+        let (loss, cause) = self.take_loss(shared)?;
+        Some(format!("{}: lost {loss}: {cause}", self.state.name))
+    }
+
+    /// Gives up what waits, for the end.
+    pub(super) fn give_up(&mut self, shared: &Shared) {
+        self.sink.backlog().lose_all("the logger stopped");
+        self.take_loss(shared);
+    }
+
+    fn take_loss(&mut self, shared: &Shared) -> Option<(Loss, String)> {
+        let backlog = self.sink.backlog();
+        if backlog.loss().lines() == 0 {
+            return None;
+        }
+        let (loss, cause) = backlog.take_loss();
+        self.lost += loss.lines();
+        self.publish();
+        shared.count_lost(&loss);
+        Some((loss, cause))
+    }
+}

@@ -161,6 +161,12 @@ impl<'a> Line<'a> {
         })
     }
 
+    /// The severity in a tag; error, if there is none.
+    pub(super) fn severity_in(tag: u32) -> Severity {
+        let [severity, ..] = tag.to_le_bytes();
+        Severity::from_number(severity).unwrap_or(Severity::Error)
+    }
+
     /// Source file, or nothing if it isn't known.
     pub(super) fn file(&self) -> &'a str {
         match self.origin {

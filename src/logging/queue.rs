@@ -10,7 +10,7 @@
 //! whether the writer parks. Both steps of both are sequentially consistent.
 
 use super::Severity;
-use super::line::Line;
+use super::line::{Line, now_micros};
 use super::loss::LossCounter;
 use super::message::{self, Pool};
 use super::ring::{Position, Ring, Share};
@@ -129,11 +129,13 @@ impl Queue {
         body: &mut Vec<u8>,
         mut take: impl FnMut(&Line<'_>),
     ) -> usize {
-        let taken = self.ring.take(most, body, |tag, body| {
-            if let Some(line) = Line::unpack(tag, body) {
-                take(&line);
-            }
-        });
+        let taken = self
+            .ring
+            .take(most, body, |tag, body| match Line::unpack(tag, body) {
+                Some(line) => take(&line),
+                // None that we know of; were there one, it must not go unsaid.
+                None => self.dropped.add(Line::severity_in(tag), now_micros()),
+            });
         // Callers that wait come back to much room at once, not one by one.
         if taken > 0 && self.waiters.load(Ordering::SeqCst) > 0 && self.is_roomy() {
             drop(
@@ -206,5 +208,21 @@ impl Queue {
             }
         }
         self.state.store(AWAKE, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_no_line_is_counted() {
+        let queue = Queue::new(16);
+        for tag in [u32::from_le_bytes([4, 0, 0, 0]), u32::MAX] {
+            assert!(queue.ring.append(queue.urgent, tag, &[], &[]));
+        }
+        assert_eq!(queue.drain(9, &mut Vec::new(), |_| panic!("a line")), 2);
+        let counts = queue.dropped.take().unwrap().by_severity();
+        assert_eq!((counts[3], counts[4]), (1, 1));
     }
 }

@@ -83,12 +83,7 @@ impl Queue {
     /// Queues a line, if there is room.
     #[inline]
     pub(super) fn push(&self, line: &Line<'_>) -> Result<(), Full> {
-        let share = if line.severity > Severity::Error {
-            self.ordinary
-        } else {
-            self.urgent
-        };
-        let packed = line.pack();
+        let (share, packed) = (self.share(line.severity), line.pack());
         let pushed = self
             .ring
             .append(share, packed.tag, packed.fields(), &packed.texts);
@@ -96,6 +91,15 @@ impl Queue {
             self.wake();
         }
         if pushed { Ok(()) } else { Err(Full) }
+    }
+
+    #[inline]
+    fn share(&self, severity: Severity) -> Share {
+        if severity > Severity::Error {
+            self.ordinary
+        } else {
+            self.urgent
+        }
     }
 
     /// Queues a line, and waits until there is room, as long as `goes_on`.
@@ -213,7 +217,22 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ring::words_of;
     use super::*;
+
+    impl Queue {
+        /// A push whose thread is interrupted when it has its place: gives what
+        /// it does when it goes on.
+        pub(in super::super) fn interrupted<'a>(&'a self, line: &Line<'a>) -> impl FnOnce() + 'a {
+            let (share, packed) = (self.share(line.severity), line.pack());
+            let words = words_of(packed.fields(), &packed.texts).unwrap();
+            let at = self.ring.reserve(share, words).unwrap();
+            move || {
+                let (tag, fields) = (packed.tag, packed.fields());
+                self.ring.put(at, words, tag, fields, &packed.texts);
+            }
+        }
+    }
 
     #[test]
     fn a_record_that_is_no_line_is_counted() {

@@ -140,24 +140,30 @@ impl Ring {
     /// reservation is sequentially consistent.
     #[inline]
     pub(super) fn append(&self, share: Share, tag: u32, fields: &[u64], texts: &[&[u8]]) -> bool {
-        let texts_words: usize = texts.iter().map(|text| text.len().div_ceil(WORD)).sum();
-        let Ok(words) = u32::try_from(1 + fields.len() + texts_words) else {
+        let Some(words) = words_of(fields, texts) else {
             return false;
         };
         let Some(at) = self.reserve(share, words) else {
             return false;
         };
+        self.put(at, words, tag, fields, texts);
+        true
+    }
+
+    /// Fills the words of a record that were reserved.
+    #[inline]
+    pub(super) fn put(&self, at: Position, words: u32, tag: u32, fields: &[u64], texts: &[&[u8]]) {
         let (first, second) = self.span(at, words);
         if second.is_empty() {
             fill(first.iter(), tag, words, fields, texts);
         } else {
             fill(first.iter().chain(second), tag, words, fields, texts);
         }
-        true
     }
 
+    /// Reserves words for a record, if its share has room for it.
     #[inline]
-    fn reserve(&self, share: Share, words: u32) -> Option<Position> {
+    pub(super) fn reserve(&self, share: Share, words: u32) -> Option<Position> {
         let mut raw = self.tail.load(Ordering::Relaxed);
         loop {
             let tail = Position::from_raw(raw);
@@ -246,6 +252,13 @@ impl Ring {
         self.head.store(at.raw(), Ordering::Release);
         taken
     }
+}
+
+/// Words of a record, with its header.
+#[inline]
+pub(super) fn words_of(fields: &[u64], texts: &[&[u8]]) -> Option<u32> {
+    let texts: usize = texts.iter().map(|text| text.len().div_ceil(WORD)).sum();
+    u32::try_from(1 + fields.len() + texts).ok()
 }
 
 /// Stores fields and texts, and then the header.

@@ -104,6 +104,9 @@ impl Writer {
                 shared.queue.nap(NAP, asked_for);
             } else if self.outlets.iter_mut().any(Outlet::has_news) {
                 // Said by the next pass.
+            } else if !shared.queue.is_empty() {
+                // A caller was interrupted in the middle of its line, maybe for long.
+                shared.queue.nap(SHORT_NAP, asked_for);
             } else if !limited::suppressing() || limited::summarise_suppressed() {
                 shared.queue.park(self.until_retry(), asked_for);
             }

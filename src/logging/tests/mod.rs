@@ -1,8 +1,11 @@
 //! The logger with a sink that is slow or stands still.
 #![allow(clippy::unwrap_used)]
 
+mod interrupted;
+
 use super::edition::Edition;
 use super::layout::{Layout, Origin, Renderer};
+use super::line::{self, Line, NO_SCOPE};
 use super::lines::Lines;
 use super::logger::Logger;
 use super::outlet::Outlet;
@@ -11,7 +14,7 @@ use super::shared::{Shared, SinkState};
 use super::sink::{Backlog, Counters, Sink};
 use super::thresholds::Thresholds;
 use super::writer::Writer;
-use super::{Overflow, Verbosity};
+use super::{Overflow, Severity, Verbosity};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,6 +30,7 @@ struct Disk {
     write_takes: Duration,
     stalled: Arc<AtomicBool>,
     lines: Arc<AtomicUsize>,
+    retries: Arc<AtomicUsize>,
     backlog: Backlog,
 }
 
@@ -40,7 +44,9 @@ impl Sink for Disk {
         self.lines.fetch_add(lines.marks.len(), Ordering::Relaxed);
     }
 
-    fn retry(&mut self, _now: Instant) {}
+    fn retry(&mut self, _now: Instant) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
 
     fn backlog(&mut self) -> &mut Backlog {
         &mut self.backlog
@@ -53,37 +59,57 @@ impl Sink for Disk {
 
 struct Setup {
     logger: Logger,
+    shared: Arc<Shared>,
     stalled: Arc<AtomicBool>,
     lines: Arc<AtomicUsize>,
+    /// One for each pass of the writer without a line.
+    retries: Arc<AtomicUsize>,
 }
 
 fn setup(overflow: Overflow, write_takes: Duration, stalled: bool) -> Setup {
-    let (stalled, lines) = (
-        Arc::new(AtomicBool::new(stalled)),
-        Arc::new(AtomicUsize::new(0)),
-    );
+    let stalled = Arc::new(AtomicBool::new(stalled));
+    let (lines, retries) = (Arc::default(), Arc::default());
     let disk = Disk {
         write_takes,
         stalled: Arc::clone(&stalled),
         lines: Arc::clone(&lines),
+        retries: Arc::clone(&retries),
         backlog: Backlog::default(),
     };
+    let (logger, shared) = logger(overflow, Box::new(disk));
+    Setup {
+        logger,
+        shared,
+        stalled,
+        lines,
+        retries,
+    }
+}
+
+/// A logger with one sink.
+fn logger(overflow: Overflow, sink: Box<dyn Sink>) -> (Logger, Arc<Shared>) {
     let state = Arc::new(SinkState {
         name: "disk".into(),
         counters: Counters::default(),
     });
-    let outlets = vec![Outlet::new(Box::new(disk), Arc::clone(&state), 0)];
+    let outlets = vec![Outlet::new(sink, Arc::clone(&state), 0)];
     let renderer = Renderer::new(Layout::Text, Origin::new("x", "y"));
     let writer = Writer::new(outlets, vec![Edition::new(renderer, None)]);
     let (queue, states) = (Queue::new(8192), vec![state]);
     let thresholds = Thresholds::new(Verbosity::ALL, Vec::new(), vec![None]);
-    let shared = Shared::new(queue, overflow, thresholds, states, writer);
-    let logger = Logger::new(Arc::new(shared), None, Vec::new(), Vec::new(), Vec::new());
-    Setup {
-        logger,
-        stalled,
-        lines,
-    }
+    let shared = Arc::new(Shared::new(queue, overflow, thresholds, states, writer));
+    let logger = Logger::new(Arc::clone(&shared), None, vec![], vec![], vec![]);
+    (logger, shared)
+}
+
+/// A line of now.
+fn line(severity: Severity, message: &str) -> Line<'_> {
+    let nowhere = line::Origin::Named {
+        file: "",
+        line: 0,
+        module: "",
+    };
+    Line::new(severity, NO_SCOPE, None, nowhere, message.as_bytes())
 }
 
 fn log(logger: &dyn log::Log, number: usize) {

@@ -59,17 +59,21 @@ impl Writer {
         }
     }
 
-    /// Serves until told to stop, and gives itself back, with the queue empty.
+    /// Serves until told to stop, and gives itself back when what was queued until
+    /// then is written. Others may go on logging meanwhile.
     pub(super) fn run(mut self, shared: &Shared) -> Self {
         shared.be_writer();
         let mut owed: Option<(u64, Position)> = None;
+        let mut stop_at: Option<Position> = None;
         let (mut done, mut empty_naps) = (0, 0);
         loop {
             let asked = shared.flush_asked();
             if asked > done && owed.is_none() {
                 owed = Some((asked, shared.queue.end()));
             }
-            let stops = shared.stop.load(Ordering::SeqCst);
+            if shared.stop.load(Ordering::SeqCst) {
+                stop_at.get_or_insert_with(|| shared.queue.end());
+            }
             if shared.reopen.swap(false, Ordering::SeqCst) {
                 self.reopen();
             }
@@ -86,8 +90,8 @@ impl Writer {
                     || shared.stop.load(Ordering::SeqCst)
                     || shared.reopen.load(Ordering::SeqCst)
             };
-            let hurries = owed.is_some() || stops;
-            if stops && owed.is_none() && shared.queue.is_empty() {
+            let hurries = owed.is_some() || stop_at.is_some();
+            if owed.is_none() && stop_at.is_some_and(|at| shared.queue.is_taken(at)) {
                 self.finish(shared);
                 return self;
             } else if taken > 0 && (taken == BATCH || hurries) {
@@ -226,13 +230,15 @@ impl Writer {
         }
     }
 
-    /// Waits for sinks that are behind as long as one of them makes progress.
+    /// Waits for sinks that are behind as long as one of them makes progress. Takes
+    /// no more lines from the queue: whoever goes on logging would keep them behind.
     fn finish(&mut self, shared: &Shared) {
         let mut progress = Instant::now();
         let mut waiting = self.waiting();
         while waiting > 0 && progress.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(1));
-            self.pass(shared);
+            self.say_sink_losses(shared);
+            self.deliver(Instant::now());
             let now_waiting = self.waiting();
             if now_waiting != waiting {
                 progress = Instant::now();

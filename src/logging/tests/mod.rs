@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod interrupted;
+mod stop;
 
 use super::edition::Edition;
 use super::layout::{Layout, Origin, Renderer};
@@ -139,25 +140,29 @@ fn a_stop_loses_nothing_on_a_slow_disk() {
     assert_eq!(setup.lines.load(Ordering::Relaxed), 60_000);
 }
 
-/// Runs a test again in a process of its own, where nobody else takes memory.
-/// True in that process.
-fn in_own_process(name: &str) -> bool {
+/// Runs a test again in a process of its own, where nobody else takes memory or
+/// writes to stderr, of which it gives the lines. `None` in that process.
+fn in_own_process(name: &str) -> Option<Vec<String>> {
     const MARK: &str = "SECURE_SOCKET_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {
-        return true;
+        return None;
     }
-    let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture"])
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([&format!("logging::tests::{name}"), "--exact", "--nocapture"])
         .env(MARK, "1")
-        .status();
-    assert!(status.unwrap().success());
-    false
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}{stderr}");
+    assert!(stdout.contains("1 passed"), "{stdout}");
+    Some(stderr.lines().map(str::to_owned).collect())
 }
 
 #[test]
 fn a_stalled_disk_takes_no_memory_and_no_time() {
-    if !in_own_process("logging::tests::a_stalled_disk_takes_no_memory_and_no_time") {
-        return;
+    if let Some(said) = in_own_process("a_stalled_disk_takes_no_memory_and_no_time") {
+        return eprintln!("{said:?}");
     }
     let setup = setup(Overflow::Drop, Duration::ZERO, true);
     let guard = setup.logger.start_writer(Arc::new(|_| Ok(()))).unwrap();

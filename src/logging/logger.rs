@@ -5,7 +5,7 @@
 //! caller's hook: that is where a sandbox tightens the thread's filter.
 
 use super::builder::Builder;
-use super::shared::{Phase, Shared};
+use super::shared::{Phase, Shared, Taker};
 use super::sink::compress::{Compressor, Handle};
 use super::sink::remote::RemoteAddress;
 use super::writer::Writer;
@@ -143,14 +143,9 @@ impl Logger {
     /// started before.
     pub fn start_writer(&self, on_thread_start: ThreadHook) -> Result<Guard, LoggingError> {
         let shared = &self.0.shared;
-        let parked = shared
-            .parked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let writer = parked.ok_or(LoggingError::Started)?;
+        let writer = shared.take_writer().ok_or(LoggingError::Started)?;
         let (ended, ends) = bounded(1);
-        let (give, given) = bounded::<Writer>(1);
+        let (give, given) = bounded::<Box<Writer>>(1);
         let in_thread = Arc::clone(shared);
         let spawned = spawn(
             "log-writer",
@@ -166,7 +161,7 @@ impl Logger {
         let handle = match spawned {
             Ok(handle) => handle,
             Err(error) => {
-                *shared.parked.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
+                *shared.taker() = Taker::Parked(writer);
                 return Err(error);
             }
         };
@@ -316,7 +311,7 @@ impl log::Log for Installed {
 #[must_use = "dropping the guard stops the logger"]
 pub struct Guard {
     logger: Logger,
-    ends: Receiver<Writer>,
+    ends: Receiver<Box<Writer>>,
     writer: Option<JoinHandle<()>>,
     compressors: Vec<(JoinHandle<()>, Handle)>,
 }
@@ -355,11 +350,14 @@ impl Guard {
             let _ = thread.join();
         }
         writer.close(shared);
+        drop(writer);
+        *shared.taker() = Taker::Ended;
+        shared.drain_late();
         true
     }
 
     /// Waits for the writer as long as it writes.
-    fn await_writer(&self) -> Option<Writer> {
+    fn await_writer(&self) -> Option<Box<Writer>> {
         let written = || {
             self.logger
                 .stats()

@@ -126,7 +126,7 @@ impl Queue {
         Err(Full)
     }
 
-    /// Takes up to `most` lines, in order. Only the writer calls this.
+    /// Takes up to `most` lines, in order. Only who owns the writer calls this.
     pub(super) fn drain(
         &self,
         most: usize,
@@ -164,6 +164,11 @@ impl Queue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.ring.is_empty()
+    }
+
+    /// Whether the next line is there: one whose caller is at it is not.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ring.is_ready()
     }
 
     /// The place behind all lines that were queued until now.

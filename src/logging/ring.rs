@@ -136,6 +136,13 @@ impl Ring {
         self.taken() == self.reserved()
     }
 
+    /// Whether the next record is there, whole.
+    pub(super) fn is_ready(&self) -> bool {
+        let (next, _) = self.span(self.taken(), 1);
+        next.first()
+            .is_some_and(|header| header.load(Ordering::Acquire) != 0)
+    }
+
     /// Appends a record, or says that its share has no room for it. The
     /// reservation is sequentially consistent.
     #[inline]

@@ -4,7 +4,8 @@
 //! Invariants: a call never waits for the writer, except at fatal and alert, or
 //! where the queue is full and the overflow is `Block`; the writer's own calls
 //! never wait; a process that was forked off, and one whose writer has ended,
-//! write to stderr instead.
+//! write to stderr instead. No line stays in a queue whose writer has ended: a
+//! caller looks, after its push, whether that was too late.
 
 use super::line::{Line, NO_SCOPE, Origin};
 use super::loss::Loss;
@@ -20,8 +21,8 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a fatal or alert call, or a flush, waits for a disk that hangs.
@@ -64,8 +65,17 @@ pub(super) struct Shared {
     flushed: Condvar,
     pub(super) reopen: AtomicBool,
     pub(super) stop: AtomicBool,
-    /// The writer while it has no thread.
-    pub(super) parked: Mutex<Option<Writer>>,
+    pub(super) taker: Mutex<Taker>,
+}
+
+/// Who takes lines from the queue.
+pub(super) enum Taker {
+    /// Whoever holds the lock, with this writer.
+    Parked(Box<Writer>),
+    /// The writer's thread, and then its guard.
+    Thread,
+    /// The writer has ended: whoever holds the lock, for stderr.
+    Ended,
 }
 
 impl Shared {
@@ -89,12 +99,32 @@ impl Shared {
             flushed: Condvar::new(),
             reopen: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            parked: Mutex::new(Some(writer)),
+            taker: Mutex::new(Taker::Parked(Box::new(writer))),
         }
     }
 
+    /// The writer, for its thread, if it has none yet.
+    pub(super) fn take_writer(&self) -> Option<Box<Writer>> {
+        let mut taker = self.taker();
+        match std::mem::replace(&mut *taker, Taker::Thread) {
+            Taker::Parked(writer) => Some(writer),
+            other => {
+                *taker = other;
+                None
+            }
+        }
+    }
+
+    pub(super) fn taker(&self) -> MutexGuard<'_, Taker> {
+        self.taker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sequentially consistent, as are the store of a phase and the place of a line
+    /// in the queue: either a caller sees, after its push, that the writer has
+    /// ended, or whoever ended it sees the line.
+    #[inline]
     pub(super) fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
+        match self.phase.load(Ordering::SeqCst) {
             0 => Phase::Before,
             1 => Phase::Running,
             _ => Phase::After,
@@ -102,7 +132,7 @@ impl Shared {
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Release);
+        self.phase.store(phase as u8, Ordering::SeqCst);
         let _done = self
             .flush_done
             .lock()
@@ -158,7 +188,13 @@ impl Shared {
         if fork::forked() {
             return write_to_stderr(line);
         }
-        match self.phase() {
+        self.submit_in(self.phase(), line);
+    }
+
+    /// Takes a line of a caller that saw this phase, maybe a while ago.
+    #[inline]
+    pub(super) fn submit_in(&self, phase: Phase, line: &Line<'_>) {
+        match phase {
             Phase::Running => {
                 if self.queue.push(line).is_err() {
                     self.overflow(line);
@@ -166,6 +202,9 @@ impl Shared {
             }
             Phase::Before => self.submit_before(line),
             Phase::After => return write_to_stderr(line),
+        }
+        if self.phase() == Phase::After {
+            self.drain_late();
         }
         if line.severity <= Severity::Alert && !IS_WRITER.get() && !self.flush(FLUSH_LIMIT) {
             // The disk hangs: said where it can be said, and written later.
@@ -203,12 +242,36 @@ impl Shared {
     /// Writes what is queued on this thread, if the writer has no thread of its
     /// own and nobody else is at it.
     pub(super) fn drain_here(&self) {
-        if let Ok(mut parked) = self.parked.try_lock()
-            && let Some(writer) = parked.as_mut()
+        if let Ok(mut taker) = self.taker.try_lock()
+            && let Taker::Parked(writer) = &mut *taker
         {
             let before = IS_WRITER.replace(true);
             writer.drain(self);
             IS_WRITER.set(before);
+        }
+    }
+
+    /// Writes to stderr what came into the queue when its writer had ended.
+    #[cold]
+    pub(super) fn drain_late(&self) {
+        loop {
+            // With the fence, either this caller gets the lock, or whoever has it
+            // sees this caller's line when he looks again, below.
+            fence(Ordering::SeqCst);
+            let Ok(taker) = self.taker.try_lock() else {
+                return;
+            };
+            if !matches!(*taker, Taker::Ended) {
+                // The guard is not done, and looks when it is.
+                return;
+            }
+            self.queue
+                .drain(usize::MAX, &mut Vec::new(), write_to_stderr);
+            drop(taker);
+            fence(Ordering::SeqCst);
+            if !self.queue.is_ready() {
+                return;
+            }
         }
     }
 

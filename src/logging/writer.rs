@@ -32,7 +32,7 @@ const SHORT_NAP: Duration = Duration::from_micros(100);
 const EMPTY_NAPS: u32 = 20;
 /// Losses of the queue are said this often while they go on.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
-/// At the end, how long sinks that make no progress are waited for.
+/// At the end, how long sinks and callers that make no progress are waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the module.
@@ -61,7 +61,7 @@ impl Writer {
 
     /// Serves until told to stop, and gives itself back when what was queued until
     /// then is written. Others may go on logging meanwhile.
-    pub(super) fn run(mut self, shared: &Shared) -> Self {
+    pub(super) fn run(mut self: Box<Self>, shared: &Shared) -> Box<Self> {
         shared.be_writer();
         let mut owed: Option<(u64, Position)> = None;
         let mut stop_at: Option<Position> = None;
@@ -135,6 +135,20 @@ impl Writer {
     /// Writes all that is queued.
     pub(super) fn drain(&mut self, shared: &Shared) {
         while self.pass(shared) > 0 {}
+    }
+
+    /// The same, and waits for callers that are at their lines, but not for ever.
+    fn drain_whole(&mut self, shared: &Shared) {
+        let mut progress = Instant::now();
+        loop {
+            if self.pass(shared) > 0 {
+                progress = Instant::now();
+            } else if shared.queue.is_empty() || progress.elapsed() >= PATIENCE {
+                return;
+            } else {
+                std::thread::sleep(SHORT_NAP);
+            }
+        }
     }
 
     /// One batch. Gives how many lines it had.
@@ -251,9 +265,10 @@ impl Writer {
         self.outlets.iter_mut().map(Outlet::waiting).sum()
     }
 
-    /// Writes the last lines and says what was lost in all. No line comes any more.
+    /// Writes the last lines and says what was lost in all. No line comes any more
+    /// but of callers that have a place in the queue.
     pub(super) fn close(&mut self, shared: &Shared) {
-        self.drain(shared);
+        self.drain_whole(shared);
         self.finish(shared);
         self.say_dropped(shared, Instant::now());
         self.deliver(Instant::now());

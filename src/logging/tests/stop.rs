@@ -1,5 +1,6 @@
 //! The end of a logger while others go on logging.
 
+use super::super::shared::Phase;
 use super::*;
 use std::sync::mpsc::channel;
 
@@ -48,4 +49,68 @@ fn a_stop_ends_though_others_log_without_pause() {
     // A batch takes longer than the callers stand still on a busy machine.
     let setup = setup(Overflow::Drop, Duration::from_millis(50), false);
     stopped_amid_calls(&setup, 2, log);
+}
+
+/// The caller saw that the writer runs, and was interrupted until it had ended.
+#[test]
+fn a_line_that_is_too_late_for_the_writer_goes_to_stderr() {
+    let name = "stop::a_line_that_is_too_late_for_the_writer_goes_to_stderr";
+    if let Some(said) = in_own_process(name) {
+        return assert_eq!(said, ["INFO  too late", "NOTICE before it started"]);
+    }
+    let setup = setup(Overflow::Drop, Duration::ZERO, false);
+    assert!(
+        setup
+            .logger
+            .start_writer(Arc::new(|_| Ok(())))
+            .unwrap()
+            .shutdown()
+    );
+    for (phase, line) in [
+        (Phase::Running, line(Severity::Info, "too late")),
+        (Phase::Before, line(Severity::Notice, "before it started")),
+    ] {
+        setup.shared.submit_in(phase, &line);
+        assert_eq!(setup.logger.stats().queued, 0);
+    }
+}
+
+#[test]
+fn a_stop_amid_calls_loses_none_of_them() {
+    const UNWRITTEN: &str = "not in the log: ";
+    if let Some(said) = in_own_process("stop::a_stop_amid_calls_loses_none_of_them") {
+        let stated = said.iter().find_map(|line| line.strip_prefix(UNWRITTEN));
+        let lines = said.iter().filter(|line| line.contains("peer admitted"));
+        return assert_eq!(stated.unwrap(), lines.count().to_string());
+    }
+    let mut unwritten = 0;
+    for _ in 0..30 {
+        let setup = setup(Overflow::Block, Duration::ZERO, false);
+        let calls = stopped_amid_calls(&setup, 3, log);
+        unwritten += calls - setup.lines.load(Ordering::Relaxed);
+        assert_eq!(setup.logger.stats().queued, 0);
+    }
+    eprintln!("{UNWRITTEN}{unwritten}");
+}
+
+#[test]
+fn the_last_lines_wait_for_a_caller_that_is_at_its_own() {
+    let setup = setup(Overflow::Drop, Duration::ZERO, false);
+    let mut writer = setup.shared.take_writer().unwrap();
+    setup.shared.set_phase(Phase::Running);
+    let (first, second) = (
+        line(Severity::Info, "first"),
+        line(Severity::Info, "second"),
+    );
+    let go_on = setup.shared.queue.interrupted(&first);
+    setup.shared.queue.push(&second).unwrap();
+    setup.shared.set_phase(Phase::After);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            go_on();
+        });
+        writer.close(&setup.shared);
+    });
+    assert_eq!(setup.lines.load(Ordering::Relaxed), 2);
 }

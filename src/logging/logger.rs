@@ -194,8 +194,10 @@ impl Logger {
         self.0.shared.drain_here();
     }
 
-    /// Waits until all that was logged before is written, or `limit` is over.
-    /// Gives whether it is written.
+    /// Waits until all that was logged before is written to files, streams and
+    /// message queues, or `limit` is over. Gives whether it is; at once where it
+    /// can't be, as on a full disk. What goes to a syslog server may be on its way,
+    /// and what the queue dropped is not waited for: see [`Logger::stats`].
     pub fn flush(&self, limit: Duration) -> bool {
         self.0.shared.flush(limit)
     }

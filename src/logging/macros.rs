@@ -72,7 +72,8 @@ macro_rules! limited {
     };
 }
 
-/// Logs at severity 0. The program can't go on. Returns only when the line is written.
+/// Logs at severity 0. The program can't go on. Returns when the line is written; one that can't be, or
+/// not in five seconds, is said on stderr as well.
 #[macro_export]
 macro_rules! fatal {
     (conn = $conn:expr; $($message:tt)+) => {
@@ -83,7 +84,8 @@ macro_rules! fatal {
     };
 }
 
-/// Logs at severity 1. Somebody must act at once. Returns only when the line is written.
+/// Logs at severity 1. Somebody must act at once. Returns when the line is written; one that can't be, or
+/// not in five seconds, is said on stderr as well.
 #[macro_export]
 macro_rules! alert {
     (conn = $conn:expr; $($message:tt)+) => {

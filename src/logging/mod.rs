@@ -20,6 +20,8 @@ mod edition;
 #[cfg(feature = "logging")]
 mod error;
 #[cfg(feature = "logging")]
+mod flush;
+#[cfg(feature = "logging")]
 mod layout;
 mod limited;
 #[cfg(feature = "logging")]

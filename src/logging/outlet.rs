@@ -1,6 +1,7 @@
 //! A sink as the writer sees it: which edition it gets, what it counts for
 //! others, and what is to be said of it in the log.
 
+use super::flush::Progress;
 use super::loss::Loss;
 use super::shared::{Shared, SinkState};
 use super::sink::Sink;
@@ -17,6 +18,8 @@ pub(super) struct Outlet {
     announced: bool,
     /// Lines of which the loss was said.
     lost: u64,
+    /// The end of the lines that a flush waits for.
+    flush_end: u64,
 }
 
 impl Outlet {
@@ -27,6 +30,28 @@ impl Outlet {
             edition,
             announced: false,
             lost: 0,
+            flush_end: 0,
+        }
+    }
+
+    /// A flush waits for all that is here now.
+    pub(super) fn begin_flush(&mut self) {
+        self.flush_end = self.sink.backlog().end();
+    }
+
+    /// How far that flush is. A sink on another machine is not waited for.
+    pub(super) fn flush_progress(&mut self) -> Progress {
+        if !self.sink.is_local() {
+            return Progress::Written;
+        }
+        let end = self.flush_end;
+        let backlog = self.sink.backlog();
+        if backlog.failure().is_some() {
+            Progress::Failed
+        } else if backlog.is_past(end) {
+            Progress::Written
+        } else {
+            Progress::Waits
         }
     }
 

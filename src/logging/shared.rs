@@ -7,6 +7,7 @@
 //! write to stderr instead. No line stays in a queue whose writer has ended: a
 //! caller looks, after its push, whether that was too late.
 
+use super::flush::Flushes;
 use super::line::{Line, NO_SCOPE, Origin};
 use super::loss::Loss;
 use super::message::Message;
@@ -21,11 +22,12 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a fatal or alert call, or a flush, waits for a disk that hangs.
+/// How long a fatal or alert call waits for its line to be written, and the `log`
+/// crate's flush for all lines.
 pub(super) const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
 /// The writer's life.
@@ -50,6 +52,13 @@ pub(super) struct SinkState {
     pub(super) counters: Counters,
 }
 
+impl SinkState {
+    /// Whether lines wait that the sink did not take yet.
+    fn waits(&self) -> bool {
+        self.counters.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
 /// See the module.
 pub(super) struct Shared {
     pub(super) queue: Queue,
@@ -60,9 +69,7 @@ pub(super) struct Shared {
     /// By the queue, and by the queue and the sinks together.
     dropped: Mutex<Loss>,
     lost: Mutex<Loss>,
-    flush_asked: AtomicU64,
-    flush_done: Mutex<u64>,
-    flushed: Condvar,
+    pub(super) flushes: Flushes,
     pub(super) reopen: AtomicBool,
     pub(super) stop: AtomicBool,
     pub(super) taker: Mutex<Taker>,
@@ -94,9 +101,7 @@ impl Shared {
             sinks,
             dropped: Mutex::new(Loss::default()),
             lost: Mutex::new(Loss::default()),
-            flush_asked: AtomicU64::new(0),
-            flush_done: Mutex::new(0),
-            flushed: Condvar::new(),
+            flushes: Flushes::default(),
             reopen: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             taker: Mutex::new(Taker::Parked(Box::new(writer))),
@@ -133,11 +138,7 @@ impl Shared {
 
     pub(super) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::SeqCst);
-        let _done = self
-            .flush_done
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.flushed.notify_all();
+        self.flushes.wake_all();
     }
 
     /// Takes one record of the `log` crate.
@@ -194,26 +195,32 @@ impl Shared {
     /// Takes a line of a caller that saw this phase, maybe a while ago.
     #[inline]
     pub(super) fn submit_in(&self, phase: Phase, line: &Line<'_>) {
-        match phase {
-            Phase::Running => {
-                if self.queue.push(line).is_err() {
-                    self.overflow(line);
-                }
-            }
+        let queued = match phase {
+            Phase::Running => self.queue.push(line).is_ok() || self.overflow(line),
             Phase::Before => self.submit_before(line),
             Phase::After => return write_to_stderr(line),
-        }
+        };
         if self.phase() == Phase::After {
             self.drain_late();
         }
-        if line.severity <= Severity::Alert && !IS_WRITER.get() && !self.flush(FLUSH_LIMIT) {
-            // The disk hangs: said where it can be said, and written later.
+        if line.severity <= Severity::Alert {
+            self.see_written(line, queued);
+        }
+    }
+
+    /// Waits until a fatal or alert line is written. One that is not is said where
+    /// it can be said; if it has a place in the queue, it is written later as well.
+    #[cold]
+    fn see_written(&self, line: &Line<'_>, queued: bool) {
+        let written = || self.flush(FLUSH_LIMIT) && !self.sinks.iter().all(|sink| sink.waits());
+        if !queued || !(IS_WRITER.get() || written()) {
             write_to_stderr(line);
         }
     }
 
+    /// Gives whether the line found room after all.
     #[cold]
-    fn overflow(&self, line: &Line<'_>) {
+    fn overflow(&self, line: &Line<'_>) -> bool {
         let urgent = line.severity <= Severity::Alert;
         let waits = (urgent || self.overflow == Overflow::Block) && !IS_WRITER.get();
         let begun = Instant::now();
@@ -221,34 +228,45 @@ impl Shared {
             waits && self.phase() == Phase::Running && (!urgent || begun.elapsed() < FLUSH_LIMIT)
         };
         match self.queue.push_waiting(line, goes_on) {
-            Err(Full) if urgent || self.phase() == Phase::After => write_to_stderr(line),
+            Ok(()) => return true,
+            Err(Full) if self.phase() == Phase::After => {
+                // An urgent one is seen to by the caller.
+                if !urgent {
+                    write_to_stderr(line);
+                }
+            }
             Err(Full) => self.queue.dropped.add(line.severity, line.micros),
-            Ok(()) => {}
         }
+        false
     }
 
     /// Without a writer thread, whoever finds the queue full writes its lines.
     #[cold]
-    fn submit_before(&self, line: &Line<'_>) {
+    fn submit_before(&self, line: &Line<'_>) -> bool {
         if self.queue.push(line).is_ok() {
-            return;
+            return true;
         }
         self.drain_here();
-        if self.queue.push(line).is_err() {
+        let queued = self.queue.push(line).is_ok();
+        if !queued {
             self.queue.dropped.add(line.severity, line.micros);
         }
+        queued
     }
 
     /// Writes what is queued on this thread, if the writer has no thread of its
-    /// own and nobody else is at it.
-    pub(super) fn drain_here(&self) {
+    /// own and nobody else is at it. Gives whether all of that is written.
+    pub(super) fn drain_here(&self) -> bool {
+        let end = self.queue.end();
         if let Ok(mut taker) = self.taker.try_lock()
             && let Taker::Parked(writer) = &mut *taker
         {
             let before = IS_WRITER.replace(true);
-            writer.drain(self);
+            let written = writer.drain(self);
             IS_WRITER.set(before);
+            return written && self.queue.is_taken(end);
         }
+        false
     }
 
     /// Writes to stderr what came into the queue when its writer had ended.
@@ -306,38 +324,22 @@ impl Shared {
         self.queue.be_writer();
     }
 
-    /// Waits until all that was logged before is written, or `limit` is over.
-    /// Gives whether it is.
+    /// See `Logger::flush`.
     pub(super) fn flush(&self, limit: Duration) -> bool {
         if IS_WRITER.get() || fork::forked() {
             return false;
         }
-        if self.phase() != Phase::Running {
-            self.drain_here();
-            return true;
+        match self.phase() {
+            Phase::Before => self.drain_here(),
+            Phase::Running => {
+                let number = self.flushes.ask();
+                self.queue.wake();
+                let goes_on = || self.phase() == Phase::Running;
+                self.flushes.wait(number, limit, goes_on)
+            }
+            // Lines go to stderr at once.
+            Phase::After => self.queue.is_empty(),
         }
-        let asked = self.flush_asked.fetch_add(1, Ordering::SeqCst) + 1;
-        self.queue.wake();
-        let done = self
-            .flush_done
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let waits = |done: &mut u64| *done < asked && self.phase() == Phase::Running;
-        let done = self.flushed.wait_timeout_while(done, limit, waits);
-        *done.unwrap_or_else(PoisonError::into_inner).0 >= asked
-    }
-
-    /// The number of the last flush that was asked for.
-    pub(super) fn flush_asked(&self) -> u64 {
-        self.flush_asked.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn set_flushed(&self, asked: u64) {
-        *self
-            .flush_done
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = asked;
-        self.flushed.notify_all();
     }
 }
 

@@ -9,6 +9,7 @@
 //! of a sink as soon as it writes again, all together at the end.
 
 use super::edition::Edition;
+use super::flush::{Flush, Progress};
 use super::line::{Line, Origin};
 use super::loss::Loss;
 use super::message::Message;
@@ -41,6 +42,9 @@ pub(super) struct Writer {
     editions: Vec<Edition>,
     /// Where a line is while it is taken.
     body: Vec<u8>,
+    /// The flush on its way, and the number of the last that was answered.
+    flush: Option<Flush>,
+    answered: u64,
     /// Dropped by the queue, not said yet.
     dropped: Loss,
     dropped_since: Option<Instant>,
@@ -53,6 +57,8 @@ impl Writer {
             outlets,
             editions,
             body: Vec::new(),
+            flush: None,
+            answered: 0,
             dropped: Loss::default(),
             dropped_since: None,
             dropped_said: None,
@@ -63,14 +69,11 @@ impl Writer {
     /// then is written. Others may go on logging meanwhile.
     pub(super) fn run(mut self: Box<Self>, shared: &Shared) -> Box<Self> {
         shared.be_writer();
-        let mut owed: Option<(u64, Position)> = None;
         let mut stop_at: Option<Position> = None;
-        let (mut done, mut empty_naps) = (0, 0);
+        let mut empty_naps = 0;
         loop {
-            let asked = shared.flush_asked();
-            if asked > done && owed.is_none() {
-                owed = Some((asked, shared.queue.end()));
-            }
+            let asked = shared.flushes.asked();
+            self.begin_flush(shared, asked);
             if shared.stop.load(Ordering::SeqCst) {
                 stop_at.get_or_insert_with(|| shared.queue.end());
             }
@@ -78,21 +81,16 @@ impl Writer {
                 self.reopen();
             }
             let taken = self.pass(shared);
-            if let Some((asked, end)) = owed
-                && shared.queue.is_taken(end)
-            {
-                owed = None;
-                done = asked;
-                shared.set_flushed(asked);
-            }
+            self.answer_flush(shared);
             let asked_for = || {
-                shared.flush_asked() > done
+                shared.flushes.asked() > asked
                     || shared.stop.load(Ordering::SeqCst)
                     || shared.reopen.load(Ordering::SeqCst)
             };
-            let hurries = owed.is_some() || stop_at.is_some();
-            if owed.is_none() && stop_at.is_some_and(|at| shared.queue.is_taken(at)) {
+            let hurries = stop_at.is_some() || self.owes_lines(asked);
+            if stop_at.is_some_and(|at| shared.queue.is_taken(at)) {
                 self.finish(shared);
+                self.answer_flush(shared);
                 return self;
             } else if taken > 0 && (taken == BATCH || hurries) {
                 empty_naps = 0;
@@ -117,6 +115,60 @@ impl Writer {
         }
     }
 
+    /// Begins a flush, if one was asked for and none is on its way.
+    fn begin_flush(&mut self, shared: &Shared, asked: u64) {
+        if self.flush.is_none() && asked > self.answered {
+            self.flush = Some(Flush {
+                number: asked,
+                end: shared.queue.end(),
+                taken: false,
+            });
+        }
+    }
+
+    /// Whether a flush waits for lines that are still in the queue. One that waits
+    /// for a sink is no reason to hurry: the sink says when it wants another try.
+    const fn owes_lines(&self, asked: u64) -> bool {
+        match &self.flush {
+            Some(flush) => !flush.taken,
+            None => asked > self.answered,
+        }
+    }
+
+    /// Answers the flush on its way, when its lines are written, or can't be.
+    fn answer_flush(&mut self, shared: &Shared) {
+        let Some(flush) = &mut self.flush else {
+            return;
+        };
+        let number = flush.number;
+        if !flush.taken {
+            if !shared.queue.is_taken(flush.end) {
+                return;
+            }
+            flush.taken = true;
+            self.outlets.iter_mut().for_each(Outlet::begin_flush);
+        }
+        let progress = self.flush_progress();
+        if progress != Progress::Waits {
+            self.flush = None;
+            self.answered = number;
+            shared.flushes.answer(number, progress == Progress::Written);
+        }
+    }
+
+    /// How far all outlets are together.
+    fn flush_progress(&mut self) -> Progress {
+        let mut all = Progress::Written;
+        for outlet in &mut self.outlets {
+            match outlet.flush_progress() {
+                Progress::Failed => return Progress::Failed,
+                Progress::Waits => all = Progress::Waits,
+                Progress::Written => {}
+            }
+        }
+        all
+    }
+
     /// How long to sleep when no line comes; `None` for as long as it takes.
     fn until_retry(&self) -> Option<Duration> {
         let now = Instant::now();
@@ -132,12 +184,14 @@ impl Writer {
         [retry, summary, loss].into_iter().flatten().min()
     }
 
-    /// Writes all that is queued.
-    pub(super) fn drain(&mut self, shared: &Shared) {
+    /// Writes all that is queued. Gives whether what was taken is written.
+    pub(super) fn drain(&mut self, shared: &Shared) -> bool {
         while self.pass(shared) > 0 {}
+        self.outlets.iter_mut().for_each(Outlet::begin_flush);
+        self.flush_progress() == Progress::Written
     }
 
-    /// The same, and waits for callers that are at their lines, but not for ever.
+    /// Writes all that is queued, and waits for callers that are at their lines, but not for ever.
     fn drain_whole(&mut self, shared: &Shared) {
         let mut progress = Instant::now();
         loop {

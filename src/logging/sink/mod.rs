@@ -11,6 +11,7 @@ mod open;
 pub(super) mod remote;
 pub(super) mod stream;
 
+use super::Severity;
 use super::lines::{Lines, Mark};
 use super::loss::Loss;
 use std::io;
@@ -35,6 +36,11 @@ pub(super) trait Sink: Send {
 
     /// When `retry` is worth a try, if anything waits.
     fn retry_at(&self) -> Option<Instant>;
+
+    /// Whether a flush waits for its lines.
+    fn is_local(&self) -> bool {
+        true
+    }
 
     /// Opens again what may have been moved away.
     fn reopen(&mut self, _now: Instant) {}
@@ -63,6 +69,8 @@ pub(super) struct Backlog {
     loss: Loss,
     cause: String,
     written: u64,
+    /// Lines that waited here and do no more: written, or given up.
+    passed: u64,
     /// The last thing that happened was a success.
     failing: bool,
 }
@@ -106,14 +114,39 @@ impl Backlog {
         }
     }
 
-    /// Keeps a line if there is room.
+    /// Keeps a line if there is room: for fatal and alert, twice as much.
     pub(super) fn add(&mut self, line: &[u8], mark: &Mark) {
         self.compact();
+        let urgent = mark.severity <= Severity::Alert;
+        let bound = BACKLOG_BYTES * if urgent { 2 } else { 1 };
         let waiting = self.lines.bytes.len() - self.sent.min(self.lines.bytes.len());
-        if waiting > 0 && waiting + line.len() > BACKLOG_BYTES {
-            self.loss.add(mark.severity, mark.micros);
-        } else {
-            self.lines.push(line, mark);
+        if waiting == 0 || waiting + line.len() <= bound {
+            return self.lines.push(line, mark);
+        }
+        self.loss.add(mark.severity, mark.micros);
+        if urgent {
+            // So that its caller learns that it is not written.
+            self.set_cause("too slow");
+        }
+    }
+
+    /// The place behind all lines that wait.
+    pub(super) fn end(&self) -> u64 {
+        self.passed + u64::try_from(self.len()).unwrap_or(0)
+    }
+
+    /// Whether no line before this place waits any more.
+    pub(super) const fn is_past(&self, end: u64) -> bool {
+        self.passed >= end
+    }
+
+    /// So many lines from the front wait no more.
+    fn pass(&mut self, lines: usize) {
+        self.next += lines;
+        self.passed += u64::try_from(lines).unwrap_or(0);
+        if self.is_empty() {
+            self.lines.clear();
+            (self.sent, self.next) = (0, 0);
         }
     }
 
@@ -137,12 +170,8 @@ impl Backlog {
             .skip(self.next)
             .take_while(|m| m.end <= self.sent);
         let ended = ended.count();
-        self.next += ended;
         self.count_written(ended);
-        if self.is_empty() {
-            self.lines.clear();
-            (self.sent, self.next) = (0, 0);
-        }
+        self.pass(ended);
     }
 
     /// Takes back what was written of the next line: it goes elsewhere, whole.
@@ -160,17 +189,14 @@ impl Backlog {
             .iter()
             .skip(self.next)
             .take_while(|m| m.end <= sent);
-        self.next += ended.count();
+        let ended = ended.count();
         self.written += other.written;
         self.loss.merge(&other.loss);
         if !other.cause.is_empty() {
             self.cause = other.cause;
         }
         self.failing = other.failing;
-        if self.is_empty() {
-            self.lines.clear();
-            (self.sent, self.next) = (0, 0);
-        }
+        self.pass(ended);
     }
 
     /// Gives the next line up.
@@ -181,11 +207,7 @@ impl Backlog {
         self.loss.add(mark.severity, mark.micros);
         self.set_cause(cause);
         self.sent = mark.end;
-        self.next += 1;
-        if self.is_empty() {
-            self.lines.clear();
-            (self.sent, self.next) = (0, 0);
-        }
+        self.pass(1);
     }
 
     /// Gives everything up.
@@ -317,4 +339,59 @@ pub(super) fn complain(what: &str) {
     super::escape::line(what, &mut line);
     line.push('\n');
     stream::write_once(&io::stderr(), &line);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(backlog: &mut Backlog, severity: Severity, bytes: usize) -> bool {
+        let mark = Mark {
+            end: 0,
+            severity,
+            micros: 1,
+        };
+        let before = backlog.len();
+        backlog.add(&vec![b'x'; bytes], &mark);
+        backlog.len() > before
+    }
+
+    #[test]
+    fn urgent_lines_find_room_where_others_find_none() {
+        let mut backlog = Backlog::default();
+        assert!(add(&mut backlog, Severity::Info, BACKLOG_BYTES - 2));
+        assert!(!add(&mut backlog, Severity::Critical, 3));
+        assert!(add(&mut backlog, Severity::Critical, 2));
+        assert!(!add(&mut backlog, Severity::Critical, 1));
+        assert!(add(&mut backlog, Severity::Alert, 1));
+        assert!(add(&mut backlog, Severity::Fatal, BACKLOG_BYTES - 2));
+        assert_eq!((backlog.failure(), backlog.loss().lines()), (None, 2));
+        assert!(!add(&mut backlog, Severity::Fatal, 2));
+        assert_eq!(backlog.failure(), Some("too slow"));
+        assert!(add(&mut backlog, Severity::Alert, 1));
+        assert_eq!((backlog.len(), backlog.loss().lines()), (5, 3));
+    }
+
+    #[test]
+    fn an_empty_backlog_takes_any_line() {
+        let mut backlog = Backlog::default();
+        assert!(add(&mut backlog, Severity::Wire, 2 * BACKLOG_BYTES));
+        assert!(!add(&mut backlog, Severity::Wire, 1));
+    }
+
+    #[test]
+    fn a_place_is_past_when_no_line_before_it_waits() {
+        let mut backlog = Backlog::default();
+        assert!(backlog.is_past(backlog.end()));
+        assert!(add(&mut backlog, Severity::Info, 4) && add(&mut backlog, Severity::Info, 4));
+        let end = backlog.end();
+        assert!(add(&mut backlog, Severity::Info, 4));
+        backlog.advance(7);
+        assert!(!backlog.is_past(end));
+        backlog.advance(1);
+        assert!(backlog.is_past(end) && !backlog.is_past(backlog.end()));
+        backlog.lose_all("x");
+        assert!(backlog.is_past(backlog.end()));
+        assert_eq!(backlog.end(), 3);
+    }
 }

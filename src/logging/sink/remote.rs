@@ -237,6 +237,10 @@ impl Sink for Remote {
         &mut self.backlog
     }
 
+    fn is_local(&self) -> bool {
+        false
+    }
+
     fn retry_at(&self) -> Option<Instant> {
         if self.backlog.is_empty() {
             return None;

@@ -1,8 +1,9 @@
 //! The logger with a sink that is slow or stands still.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod interrupted;
 mod stop;
+mod urgent;
 
 use super::edition::Edition;
 use super::layout::{Layout, Origin, Renderer};

@@ -53,27 +53,6 @@ pub(super) struct Line<'a> {
     pub(super) message: &'a [u8],
 }
 
-/// A line's form in the ring: a tag, fields, texts.
-pub(super) struct Packed<'a> {
-    pub(super) tag: u32,
-    fields: [u64; 4],
-    count: usize,
-    pub(super) texts: [&'a [u8]; 3],
-}
-
-impl Packed<'_> {
-    pub(super) fn fields(&self) -> &[u64] {
-        self.fields.get(..self.count).unwrap_or(&self.fields)
-    }
-
-    fn add(&mut self, field: u64) {
-        if let Some(place) = self.fields.get_mut(self.count) {
-            *place = field;
-            self.count += 1;
-        }
-    }
-}
-
 impl<'a> Line<'a> {
     /// A line of now.
     #[inline]
@@ -95,36 +74,44 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// Hands the line's form in the ring to `put`: a tag, fields, texts. The two
+    /// usual forms have arrays of their own, which need not be put together first.
     #[inline]
-    pub(super) fn pack(&self) -> Packed<'a> {
-        let mut flags = u8::from(self.plain) * PLAIN;
-        let length = u32::try_from(self.message.len()).unwrap_or(u32::MAX);
+    pub(super) fn pack<R>(&self, put: impl FnOnce(u32, &[u64], &[&'a [u8]]) -> R) -> R {
         let number = match self.origin {
             Origin::Site(site) => site.number(),
             Origin::Named { .. } => None,
         };
-        let mut packed = Packed {
-            tag: 0,
-            fields: [self.micros, 0, 0, 0],
-            count: 1,
-            texts: [self.message, &[], &[]],
-        };
-        match number {
-            Some(number) => packed.add(joined(number, length)),
-            None => {
-                flags |= NAMED;
+        let length = u32::try_from(self.message.len()).unwrap_or(u32::MAX);
+        match (number, self.conn) {
+            (Some(number), None) => {
+                let fields = [self.micros, joined(number, length)];
+                put(self.tag(0), &fields, &[self.message])
+            }
+            (Some(number), Some(conn)) => {
+                let fields = [self.micros, joined(number, length), conn];
+                put(self.tag(HAS_CONN), &fields, &[self.message])
+            }
+            (None, conn) => {
                 let (file, module) = (cut(self.file()), cut(self.module()));
-                packed.add(joined(self.file_line(), length));
-                packed.add(joined(byte_count(file), byte_count(module)));
-                packed.texts = [self.message, file.as_bytes(), module.as_bytes()];
+                let place = joined(self.file_line(), length);
+                let names = joined(byte_count(file), byte_count(module));
+                let texts = [self.message, file.as_bytes(), module.as_bytes()];
+                match conn {
+                    None => put(self.tag(NAMED), &[self.micros, place, names], &texts),
+                    Some(conn) => {
+                        let fields = [self.micros, place, names, conn];
+                        put(self.tag(NAMED | HAS_CONN), &fields, &texts)
+                    }
+                }
             }
         }
-        if let Some(conn) = self.conn {
-            flags |= HAS_CONN;
-            packed.add(conn);
-        }
-        packed.tag = u32::from_le_bytes([self.severity.number(), self.scope, flags, 0]);
-        packed
+    }
+
+    #[inline]
+    fn tag(&self, flags: u8) -> u32 {
+        let flags = flags | (u8::from(self.plain) * PLAIN);
+        u32::from_le_bytes([self.severity.number(), self.scope, flags, 0])
     }
 
     /// The inverse of `pack`. `None` for what no `pack` has made.
@@ -249,8 +236,7 @@ mod tests {
             records: 1,
             words: ring.capacity(),
         };
-        let packed = line.pack();
-        assert!(ring.append(share, packed.tag, packed.fields(), &packed.texts));
+        assert!(line.pack(|tag, fields, texts| ring.append(share, tag, fields, texts)));
         let mut times = 0;
         ring.take(9, &mut Vec::new(), |tag, body| {
             let back = Line::unpack(tag, body).unwrap();
@@ -297,8 +283,7 @@ mod tests {
             module: "",
         };
         let line = Line::new(Severity::Info, 3, None, origin, b"x");
-        let packed = line.pack();
-        assert_eq!(packed.texts[1].len(), LONGEST_NAME);
+        line.pack(|_, _, texts| assert_eq!(texts[1].len(), LONGEST_NAME));
         assert_eq!(cut(&"a".repeat(LONGEST_NAME + 1)).len(), LONGEST_NAME);
         let odd = format!("a{file}");
         assert_eq!(cut(&odd).len(), LONGEST_NAME - 1);

@@ -83,10 +83,8 @@ impl Queue {
     /// Queues a line, if there is room.
     #[inline]
     pub(super) fn push(&self, line: &Line<'_>) -> Result<(), Full> {
-        let (share, packed) = (self.share(line.severity), line.pack());
-        let pushed = self
-            .ring
-            .append(share, packed.tag, packed.fields(), &packed.texts);
+        let share = self.share(line.severity);
+        let pushed = line.pack(|tag, fields, texts| self.ring.append(share, tag, fields, texts));
         if !pushed || self.state.load(Ordering::SeqCst) == PARKED {
             self.wake();
         }
@@ -229,13 +227,13 @@ mod tests {
         /// A push whose thread is interrupted when it has its place: gives what
         /// it does when it goes on.
         pub(in super::super) fn interrupted<'a>(&'a self, line: &Line<'a>) -> impl FnOnce() + 'a {
-            let (share, packed) = (self.share(line.severity), line.pack());
-            let words = words_of(packed.fields(), &packed.texts).unwrap();
-            let at = self.ring.reserve(share, words).unwrap();
-            move || {
-                let (tag, fields) = (packed.tag, packed.fields());
-                self.ring.put(at, words, tag, fields, &packed.texts);
-            }
+            let share = self.share(line.severity);
+            line.pack(|tag, fields, texts| {
+                let words = words_of(fields, texts).unwrap();
+                let at = self.ring.reserve(share, words).unwrap();
+                let (fields, texts) = (fields.to_vec(), texts.to_vec());
+                move || self.ring.put(at, words, tag, &fields, &texts)
+            })
         }
     }
 

@@ -291,14 +291,23 @@ fn fill<'a>(
         if !rest.is_empty()
             && let Some(slot) = slots.next()
         {
-            let last = rest
-                .iter()
-                .rev()
-                .fold(0, |word, byte| word << 8 | u64::from(*byte));
-            slot.store(last, Ordering::Relaxed);
+            slot.store(last_word(text, rest), Ordering::Relaxed);
         }
     }
     header.store(joined(tag, words), Ordering::Release);
+}
+
+/// The bytes of a text that fill no whole word, filled up with 0. They are taken
+/// at once where the text has a word before them.
+#[inline]
+fn last_word(text: &[u8], rest: &[u8]) -> u64 {
+    match text.last_chunk::<WORD>() {
+        Some(last) => u64::from_le_bytes(*last) >> (8 * (WORD - rest.len())),
+        None => rest
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
 }
 
 /// Copies the body out and clears the whole record.

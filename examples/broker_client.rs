@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use secure_socket::client::{Client, Event, Server};
+use secure_socket::client::{Client, Event, ServerIdentity, WhenSlow};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -18,10 +18,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .nth(1)
         .ok_or("usage: broker_client SOCKET")?;
     // Nothing is sent before it is known who listens there: root, or this user.
-    let connect = || Client::connect(Path::new(&path), &Server::root_or_self(), PATIENCE);
+    let connect = || Client::connect(Path::new(&path), &ServerIdentity::root_or_self(), PATIENCE);
 
     let mut subscriber = connect()?;
-    subscriber.subscribe("orders.>", false)?;
+    subscriber.subscribe("orders.>", WhenSlow::Disconnect)?;
     let mut publisher = connect()?;
     publisher.publish_confirmed("orders.new", b"three apples")?;
     if let Some(Event::Message {

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use broker_support::Running;
-use secure_socket::client::{Client, ClientError, Event, Server};
+use secure_socket::client::{Client, ClientError, Event, ServerIdentity, WhenSlow};
 use secure_socket::frame::ErrorCode;
 use secure_socket::ids::Uid;
 use secure_socket::policy::Numeric;
@@ -16,7 +16,7 @@ use secure_socket::policy::Numeric;
 fn client(broker: &Running) -> Client {
     Client::connect(
         &broker.path,
-        &Server::root_or_self(),
+        &ServerIdentity::root_or_self(),
         Duration::from_secs(5),
     )
     .unwrap()
@@ -33,7 +33,7 @@ fn next(client: &mut Client) -> Event {
 fn publishes_and_subscribes() {
     let broker = Running::default();
     let (mut one, mut two) = (client(&broker), client(&broker));
-    let id = two.subscribe("a.>", false).unwrap();
+    let id = two.subscribe("a.>", WhenSlow::Disconnect).unwrap();
     for number in 0..10_000_u32 {
         one.publish_later("a.b", &number.to_be_bytes()).unwrap();
     }
@@ -63,7 +63,7 @@ fn publishes_and_subscribes() {
 fn large_messages_arrive_whole() {
     let broker = Running::default();
     let (mut one, mut two) = (client(&broker), client(&broker));
-    two.subscribe("a", false).unwrap();
+    two.subscribe("a", WhenSlow::Disconnect).unwrap();
     let sender = thread::spawn(move || {
         for size in [0, 1, 8191, 8192, 65_536, 1_000_000, (1 << 20) - 1] {
             let body: Vec<u8> = (0..size).map(|n: u32| n.to_le_bytes()[0]).collect();
@@ -144,7 +144,7 @@ fn asks_and_answers() {
 fn a_server_that_is_somebody_else_gets_nothing() {
     let broker = Running::default();
     let own_user = Uid::ROOT;
-    let server = Server::parse("uid:12345", &Numeric { own_user }).unwrap();
+    let server = ServerIdentity::parse("uid:12345", &Numeric { own_user }).unwrap();
     let error = Client::connect(&broker.path, &server, Duration::from_secs(5)).unwrap_err();
     assert!(matches!(error, ClientError::Untrusted { .. }), "{error}");
     broker.await_connections(0);
@@ -155,7 +155,7 @@ fn a_thousand_connections_come_and_go() {
     let broker = Running::default();
     let mut clients: Vec<_> = (0..1000).map(|_| client(&broker)).collect();
     for client in &mut clients {
-        client.subscribe("all", false).unwrap();
+        client.subscribe("all", WhenSlow::Disconnect).unwrap();
     }
     clients[0].publish_confirmed("all", b"x").unwrap();
     for client in &mut clients {

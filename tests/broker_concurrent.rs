@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use broker_support::{Running, loops, own_uid};
-use secure_socket::client::{Client, Event, Server};
+use secure_socket::client::{Client, Event, ServerIdentity, WhenSlow};
 use secure_socket::frame::ErrorCode;
 use secure_socket::server::Threads;
 use secure_socket::service::broker::{Limits, Permits};
@@ -37,7 +37,7 @@ fn messages() -> u64 {
 
 fn client(broker: &Running) -> Client {
     let patience = Duration::from_secs(60);
-    Client::connect(&broker.path, &Server::root_or_self(), patience).unwrap()
+    Client::connect(&broker.path, &ServerIdentity::root_or_self(), patience).unwrap()
 }
 
 fn next(client: &mut Client) -> Event {
@@ -111,9 +111,9 @@ struct Seen {
 
 /// Subscribes to everything, in two patterns that don't overlap, and reads until it has
 /// seen, or been told that it has missed, all that is published.
-fn subscribe(mut client: Client, drop_oldest: bool, pause: u64) -> JoinHandle<Seen> {
-    let all = client.subscribe("all.*", drop_oldest).unwrap();
-    let own = client.subscribe("own.>", drop_oldest).unwrap();
+fn subscribe(mut client: Client, when_slow: WhenSlow, pause: u64) -> JoinHandle<Seen> {
+    let all = client.subscribe("all.*", when_slow).unwrap();
+    let own = client.subscribe("own.>", when_slow).unwrap();
     thread::spawn(move || {
         let mut dice = Dice(pause + 5);
         let mut seen = Seen::default();
@@ -193,7 +193,8 @@ fn respond(broker: &Running, seed: u64, over: &Arc<AtomicBool>) -> JoinHandle<()
         let mut dice = Dice(seed);
         while !over.load(Ordering::Acquire) {
             let patience = Duration::from_secs(60);
-            let mut client = Client::connect(&path, &Server::root_or_self(), patience).unwrap();
+            let mut client =
+                Client::connect(&path, &ServerIdentity::root_or_self(), patience).unwrap();
             client.serve("work.*").unwrap();
             let mut ids = BTreeSet::new();
             for _ in 0..dice.below(400) {
@@ -230,13 +231,13 @@ fn what_everybody_sees_at_once_fits_together() {
         };
         let subscribers: Vec<_> = [0, 50, 2000]
             .into_iter()
-            .map(|pause| subscribe(client(&broker), false, pause))
+            .map(|pause| subscribe(client(&broker), WhenSlow::Disconnect, pause))
             .collect();
         // Bounds hold for those that join from now on.
         broker.broker.reload(tight, Permits::default());
         let droppers: Vec<_> = [500, 4000]
             .into_iter()
-            .map(|pause| subscribe(client(&broker), true, pause))
+            .map(|pause| subscribe(client(&broker), WhenSlow::DropOldest, pause))
             .collect();
         let over = Arc::new(AtomicBool::new(false));
         let responders: Vec<_> = (1..4).map(|seed| respond(&broker, seed, &over)).collect();

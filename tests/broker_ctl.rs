@@ -14,7 +14,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use broker_support::Running;
-use secure_socket::client::{Client, Event, Server};
+use secure_socket::client::{Client, Event, ServerIdentity};
 use secure_socket::service::broker::{Limits, Permits};
 
 fn ctl(broker: &Running, arguments: &[&str]) -> Child {
@@ -177,7 +177,8 @@ fn more_requests_than_wait_in_a_responder_are_all_answered() {
     let mut responder = ctl(&broker, &arguments);
     settle(&broker, 1);
     let timeout = Duration::from_secs(60);
-    let mut client = Client::connect(&broker.path, &Server::root_or_self(), timeout).unwrap();
+    let mut client =
+        Client::connect(&broker.path, &ServerIdentity::root_or_self(), timeout).unwrap();
     let mut open = std::collections::BTreeMap::new();
     for number in 0..REQUESTS {
         let body = number.to_string().into_bytes();

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use broker_support::{Running, loops, own_uid};
-use secure_socket::client::{Client, ClientError, Event, Server};
+use secure_socket::client::{Client, ClientError, Event, ServerIdentity, WhenSlow};
 use secure_socket::frame::{
     Decoder, ErrorCode, Frame, FrameLimit, Greeting, Received, Side, Stamp, Subject,
 };
@@ -36,7 +36,7 @@ fn every_choice() -> [Threads; 3] {
 fn client(broker: &Running) -> Client {
     Client::connect(
         &broker.path,
-        &Server::root_or_self(),
+        &ServerIdentity::root_or_self(),
         Duration::from_secs(10),
     )
     .unwrap()
@@ -70,10 +70,14 @@ fn ninety_get_everything_though_ten_never_read() {
         let mut quick: Vec<Client> = (0..90).map(|_| client(&broker)).collect();
         let mut slow: Vec<Client> = (0..10).map(|_| client(&broker)).collect();
         for (number, client) in slow.iter_mut().enumerate() {
-            client.subscribe("news.>", number % 2 == 0).unwrap();
+            let when_slow = match number % 2 {
+                0 => WhenSlow::DropOldest,
+                _ => WhenSlow::Disconnect,
+            };
+            client.subscribe("news.>", when_slow).unwrap();
         }
         for client in &mut quick {
-            client.subscribe("news.>", false).unwrap();
+            client.subscribe("news.>", WhenSlow::Disconnect).unwrap();
         }
         let before = resident_kib();
         let mut publisher = client(&broker);
@@ -194,7 +198,7 @@ fn frames_may_be_cut_at_every_byte() {
     for threads in every_choice() {
         let broker = Running::new(threads, Limits::default(), Permits::default());
         let mut other = client(&broker);
-        other.subscribe("a.b", false).unwrap();
+        other.subscribe("a.b", WhenSlow::Disconnect).unwrap();
         let subject = Subject::new(b"a.b").unwrap();
         let mut all = Greeting {
             accepts: FrameLimit::DEFAULT,
@@ -403,7 +407,7 @@ fn a_program_proves_that_it_is_still_the_one_that_connected() {
         let broker = for_program(threads, &program);
         // The library's client answers the challenge by itself.
         let (mut one, mut two) = (client(&broker), client(&broker));
-        two.subscribe("a", false).unwrap();
+        two.subscribe("a", WhenSlow::Disconnect).unwrap();
         one.publish("a", b"x").unwrap();
         let Event::Message { stamp, .. } = next(&mut two) else {
             panic!()

@@ -14,7 +14,7 @@ use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use secure_socket::client::{Client, Event, Server};
+use secure_socket::client::{Client, Event, ServerIdentity, WhenSlow};
 use secure_socket::frame::ErrorCode;
 use support::{Daemon, TempDir, round_trip};
 
@@ -293,14 +293,15 @@ fn broker_stands_behind_its_walls() {
 /// and one that ends by the clock: each makes system calls of its own.
 fn messages_of_every_kind(daemon: &Daemon) {
     let patience = Duration::from_secs(20);
-    let client = || Client::connect(&daemon.socket, &Server::root_or_self(), patience).unwrap();
+    let client =
+        || Client::connect(&daemon.socket, &ServerIdentity::root_or_self(), patience).unwrap();
     let next = |client: &mut Client| client.next(Some(Instant::now() + patience)).unwrap();
     let (mut one, mut other, mut third) = (client(), client(), client());
     for client in [&mut other, &mut third] {
-        client.subscribe("a.>", true).unwrap();
+        client.subscribe("a.>", WhenSlow::DropOldest).unwrap();
     }
     // Another number for the same pattern, so that headers differ.
-    third.subscribe("a.*", true).unwrap();
+    third.subscribe("a.*", WhenSlow::DropOldest).unwrap();
     for size in [20_000, 900_000] {
         one.publish_confirmed("a.b", &vec![1; size]).unwrap();
     }

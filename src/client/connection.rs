@@ -20,7 +20,7 @@ use crate::frame::{
 
 use super::error::ClientError;
 use super::event::Event;
-use super::server::Server;
+use super::identity::ServerIdentity;
 
 /// Publications are sent when so many bytes have been collected.
 const COLLECT_BYTES: usize = 64 << 10;
@@ -32,7 +32,7 @@ const COLLECT_BYTES: usize = 64 << 10;
 ///
 /// [`ClientError::Socket`] as connect(2), [`ClientError::Untrusted`],
 /// [`ClientError::CannotVerify`].
-pub fn connect(path: &Path, server: &Server) -> Result<OwnedFd, ClientError> {
+pub fn connect(path: &Path, server: &ServerIdentity) -> Result<OwnedFd, ClientError> {
     let socket = connect_unverified(path)?;
     server.verify(socket.as_fd())?;
     Ok(socket)
@@ -48,6 +48,15 @@ fn connect_unverified(path: &Path) -> io::Result<OwnedFd> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::connect(&socket, &address)?;
     Ok(socket)
+}
+
+/// What the broker does with a subscriber that doesn't keep up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhenSlow {
+    /// It closes the connection, and says why: [`Event::Error`] with `quota`.
+    Disconnect,
+    /// It drops the oldest messages, and says how many: [`Event::Gap`].
+    DropOldest,
 }
 
 /// A connection to a broker. Calls wait for at most the timeout that was given.
@@ -71,7 +80,11 @@ impl Client {
     /// As [`connect`], and as every call here: [`ClientError::Closed`] (which is
     /// how a server turns somebody away), [`ClientError::Timeout`],
     /// [`ClientError::Protocol`].
-    pub fn connect(path: &Path, server: &Server, timeout: Duration) -> Result<Self, ClientError> {
+    pub fn connect(
+        path: &Path,
+        server: &ServerIdentity,
+        timeout: Duration,
+    ) -> Result<Self, ClientError> {
         Self::over(connect(path, server)?, FrameLimit::MAX, timeout)
     }
 
@@ -154,12 +167,12 @@ impl Client {
     /// # Errors
     ///
     /// As [`Client::publish_confirmed`].
-    pub fn subscribe(&mut self, pattern: &str, drop_oldest: bool) -> Result<u64, ClientError> {
+    pub fn subscribe(&mut self, pattern: &str, when_slow: WhenSlow) -> Result<u64, ClientError> {
         let id = self.new_id();
         self.collect(&Frame::Subscribe {
             id,
             pattern: parse_pattern(pattern)?,
-            drop_oldest,
+            drop_oldest: when_slow == WhenSlow::DropOldest,
         })?;
         self.done(id).map(|()| id)
     }

@@ -1,8 +1,8 @@
 //! The other end of the socket: a connection that verifies its server before it
 //! sends a byte.
 //!
-//! [`Client`] speaks the broker's protocol, blocking and in one thread. [`Server`]
-//! says who the server must be; by default root or the own user.
+//! [`Client`] speaks the broker's protocol, blocking and in one thread.
+//! [`ServerIdentity`] says who the server must be: as a rule, root or the own user.
 //!
 //! Invariants: nothing is sent to a server that was not verified; every wait has a
 //! deadline, or is asked for by name; what comes in meanwhile is kept for
@@ -17,9 +17,9 @@ mod connection;
 pub mod ctl;
 mod error;
 mod event;
-mod server;
+mod identity;
 
-pub use connection::{Client, connect};
+pub use connection::{Client, WhenSlow, connect};
 pub use error::ClientError;
 pub use event::Event;
-pub use server::Server;
+pub use identity::ServerIdentity;

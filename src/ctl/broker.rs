@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Failure, connect, is_broken_pipe};
 use crate::client::ctl::{self, Format};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, WhenSlow};
 use crate::config::ctl::{Messages, Responder, Target};
 use crate::exit;
 use crate::frame::ErrorCode;
@@ -26,14 +26,12 @@ pub(super) fn subscribe(target: &Target, how: &Messages, pattern: &str) -> Resul
     let mut client = open(target, how)?;
     let count = how.count.map(u64::from);
     let output = stdout().lock();
-    let done = ctl::subscribe(
-        &mut client,
-        pattern,
-        output,
-        format(how),
-        how.drop_oldest,
-        count,
-    );
+    let when_slow = if how.drop_oldest {
+        WhenSlow::DropOldest
+    } else {
+        WhenSlow::Disconnect
+    };
+    let done = ctl::subscribe(&mut client, pattern, output, format(how), when_slow, count);
     finish("subscribe", done)
 }
 

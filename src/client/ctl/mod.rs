@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 
 use crate::frame::ErrorCode;
 
-use super::{Client, ClientError, Event};
+use super::{Client, ClientError, Event, WhenSlow};
 use input::Pieces;
 use output::Output;
 
@@ -75,10 +75,10 @@ pub fn subscribe(
     pattern: &str,
     output: impl Write,
     format: Format,
-    drop_oldest: bool,
+    when_slow: WhenSlow,
     count: Option<u64>,
 ) -> Result<(), ClientError> {
-    client.subscribe(pattern, drop_oldest)?;
+    client.subscribe(pattern, when_slow)?;
     let mut output = Output::new(output, format);
     let mut seen = 0;
     while count.is_none_or(|count| seen < count) {

@@ -8,14 +8,14 @@ use crate::policy::{
     Authorized, Names, Numeric, Policy, Rule, RuleError, ServerError, verify_server,
 };
 
-/// Who the server must be. The kernel vouches for it: what it reports is who
-/// called listen(2) (unix(7), `SO_PEERCRED`).
+/// Who the server must be, before it is told anything. The kernel vouches for it:
+/// what it reports is who called listen(2) (unix(7), `SO_PEERCRED`).
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct ServerIdentity {
     policy: Policy,
 }
 
-impl Server {
+impl ServerIdentity {
     /// Root, or the user that this process runs as.
     pub fn root_or_self() -> Self {
         let own_user = own_user();

@@ -1,54 +1,19 @@
 //! A connection to a broker.
 
-use std::collections::VecDeque;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recv, send,
-    socket_with,
-};
+use crate::frame::{Frame, FrameLimit, Pattern, Stamp, Subject};
 
-use crate::frame::{
-    Decoder, ErrorCode, Frame, FrameError, FrameLimit, Greeting, Pattern, Received, Side, Stamp,
-    Subject,
-};
-
+use super::connect::connect;
 use super::error::ClientError;
 use super::event::Event;
 use super::identity::ServerIdentity;
+use super::link::Link;
 
 /// Publications are sent when so many bytes have been collected.
 const COLLECT_BYTES: usize = 64 << 10;
-
-/// Connects to a Unix-domain socket, `/path` or `@name` for an abstract one, and
-/// verifies who listens there.
-///
-/// # Errors
-///
-/// [`ClientError::Socket`] as connect(2), [`ClientError::Untrusted`],
-/// [`ClientError::CannotVerify`].
-pub fn connect(path: &Path, server: &ServerIdentity) -> Result<OwnedFd, ClientError> {
-    let socket = connect_unverified(path)?;
-    server.verify(socket.as_fd())?;
-    Ok(socket)
-}
-
-fn connect_unverified(path: &Path) -> io::Result<OwnedFd> {
-    let text = path.as_os_str().as_encoded_bytes();
-    let address = match text.strip_prefix(b"@") {
-        Some(name) => SocketAddrUnix::new_abstract_name(name)?,
-        None => SocketAddrUnix::new(path)?,
-    };
-    let flags = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &address)?;
-    Ok(socket)
-}
 
 /// What the broker does with a subscriber that doesn't keep up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,16 +24,17 @@ pub enum WhenSlow {
     DropOldest,
 }
 
-/// A connection to a broker. Calls wait for at most the timeout that was given.
+/// A connection to a broker, for one thread at a time.
+///
+/// Calls wait for at most the timeout that was given (once more where an earlier one
+/// has left much unsent), except [`Client::next`], which has a deadline of its own.
+/// After [`ClientError::Timeout`] what was asked for may still happen: what was not sent
+/// in time goes on with the next call. So repeat a publication only where twice does no
+/// harm.
 #[derive(Debug)]
 pub struct Client {
-    socket: OwnedFd,
-    decoder: Decoder,
-    inbox: VecDeque<Event>,
-    collected: Vec<u8>,
+    link: Link,
     last_id: u64,
-    accepted: FrameLimit,
-    is_greeted: bool,
     timeout: Duration,
 }
 
@@ -77,15 +43,17 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`connect`], and as every call here: [`ClientError::Closed`] (which is
-    /// how a server turns somebody away), [`ClientError::Timeout`],
+    /// As [`connect`](super::connect), and as every call here: [`ClientError::Closed`]
+    /// (which is how a server turns somebody away), [`ClientError::Timeout`],
     /// [`ClientError::Protocol`].
     pub fn connect(
         path: &Path,
         server: &ServerIdentity,
         timeout: Duration,
     ) -> Result<Self, ClientError> {
-        Self::over(connect(path, server)?, FrameLimit::MAX, timeout)
+        let deadline = Instant::now().checked_add(timeout);
+        let socket = connect(path, server)?;
+        Self::begin(socket, FrameLimit::MAX, timeout, deadline)
     }
 
     /// Begins on a connected socket whose other end the caller has verified.
@@ -98,22 +66,23 @@ impl Client {
         accepts: FrameLimit,
         timeout: Duration,
     ) -> Result<Self, ClientError> {
-        let mut client = Self {
-            socket,
-            decoder: Decoder::new(Side::Broker, accepts),
-            inbox: VecDeque::new(),
-            collected: Greeting { accepts }.encode().to_vec(),
+        let deadline = Instant::now().checked_add(timeout);
+        Self::begin(socket, accepts, timeout, deadline)
+    }
+
+    fn begin(
+        socket: OwnedFd,
+        accepts: FrameLimit,
+        timeout: Duration,
+        deadline: Option<Instant>,
+    ) -> Result<Self, ClientError> {
+        let mut link = Link::new(socket, accepts);
+        link.greet(deadline)?;
+        Ok(Self {
+            link,
             last_id: 0,
-            accepted: FrameLimit::MIN,
-            is_greeted: false,
             timeout,
-        };
-        let deadline = Instant::now() + timeout;
-        client.flush_by(deadline)?;
-        while !client.is_greeted {
-            client.receive(Some(deadline))?;
-        }
-        Ok(client)
+        })
     }
 
     /// Publishes, and returns when the kernel has taken it. That it was refused
@@ -140,7 +109,7 @@ impl Client {
             body,
         };
         self.collect(&frame)?;
-        if self.collected.len() >= COLLECT_BYTES {
+        if self.link.outbox.left().len() >= COLLECT_BYTES {
             self.flush()
         } else {
             Ok(())
@@ -218,13 +187,12 @@ impl Client {
     /// [`ClientError::Refused`] with `no responder`, `timeout` or `gone`, and as
     /// above.
     pub fn request(&mut self, subject: &str, body: &[u8]) -> Result<(Stamp, Vec<u8>), ClientError> {
-        let wanted = self.ask(subject, body)?;
-        let deadline = Instant::now() + self.timeout;
+        let wanted = self.collect_request(subject, body)?;
         let ends = |event: &Event| match event {
             Event::Answer { id, .. } | Event::Error { id, .. } => *id == wanted,
             _ => false,
         };
-        match self.wait_for(deadline, ends)? {
+        match self.exchange(ends)? {
             Event::Answer { stamp, body, .. } => Ok((stamp, body)),
             Event::Error { code, text, .. } => Err(ClientError::Refused { code, text }),
             _ => Err(ClientError::Timeout),
@@ -237,12 +205,7 @@ impl Client {
     ///
     /// As [`Client::publish`].
     pub fn ask(&mut self, subject: &str, body: &[u8]) -> Result<u64, ClientError> {
-        let id = self.new_id();
-        self.collect(&Frame::Request {
-            id,
-            subject: parse_subject(subject)?,
-            body,
-        })?;
+        let id = self.collect_request(subject, body)?;
         self.flush().map(|()| id)
     }
 
@@ -263,11 +226,16 @@ impl Client {
     ///
     /// [`ClientError::Closed`], [`ClientError::Protocol`], [`ClientError::Socket`].
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Event>, ClientError> {
+        if let Some(event) = self.link.inbox.pop_front() {
+            return Ok(Some(event));
+        }
         loop {
-            if let Some(event) = self.inbox.pop_front() {
+            let received = self.link.receive(deadline);
+            // What came in before a failure is told first.
+            if let Some(event) = self.link.inbox.pop_front() {
                 return Ok(Some(event));
             }
-            match self.receive(deadline) {
+            match received {
                 Ok(()) => (),
                 Err(ClientError::Timeout) => return Ok(None),
                 Err(error) => return Err(error),
@@ -277,7 +245,7 @@ impl Client {
 
     /// What has come in and is at hand, without waiting or reading.
     pub fn try_next(&mut self) -> Option<Event> {
-        self.inbox.pop_front()
+        self.link.inbox.pop_front()
     }
 
     /// Sends what was collected.
@@ -286,7 +254,7 @@ impl Client {
     ///
     /// [`ClientError::Timeout`], [`ClientError::Closed`], [`ClientError::Socket`].
     pub fn flush(&mut self) -> Result<(), ClientError> {
-        self.flush_by(Instant::now() + self.timeout)
+        self.link.flush(self.deadline())
     }
 
     /// Waits until the broker has done everything that was sent so far. Refusals of
@@ -305,7 +273,12 @@ impl Client {
     /// already doesn't show there: call [`Client::next`] with a past deadline
     /// until it gives `None`.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.link.as_fd()
+    }
+
+    /// `None`, which is never, where the timeout is beyond what a clock can say.
+    fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.timeout)
     }
 
     fn new_id(&mut self) -> u64 {
@@ -314,148 +287,43 @@ impl Client {
     }
 
     fn collect(&mut self, frame: &Frame<'_>) -> Result<(), ClientError> {
-        let (length, accepted) = (frame.length(), self.accepted.bytes());
+        let (length, accepted) = (frame.length(), self.link.accepted());
         if u32::try_from(length).is_ok_and(|length| length <= accepted) {
-            frame.encode(&mut self.collected);
+            // So many are left only by a flush that failed: first they must go.
+            if self.link.outbox.left().len() >= COLLECT_BYTES {
+                self.flush()?;
+            }
+            self.link.outbox.push(frame);
             Ok(())
         } else {
             Err(ClientError::TooLarge { length, accepted })
         }
     }
 
+    fn collect_request(&mut self, subject: &str, body: &[u8]) -> Result<u64, ClientError> {
+        let id = self.new_id();
+        self.collect(&Frame::Request {
+            id,
+            subject: parse_subject(subject)?,
+            body,
+        })?;
+        Ok(id)
+    }
+
+    fn exchange(&mut self, is: impl Fn(&Event) -> bool) -> Result<Event, ClientError> {
+        let deadline = self.deadline();
+        self.link.flush(deadline)?;
+        self.link.wait_for(deadline, is)
+    }
+
     fn done(&mut self, wanted: u64) -> Result<(), ClientError> {
-        let deadline = Instant::now() + self.timeout;
-        self.flush_by(deadline)?;
         let ends = |event: &Event| match event {
             Event::Done { id } | Event::Error { id, .. } => *id == wanted,
             _ => false,
         };
-        match self.wait_for(deadline, ends)? {
+        match self.exchange(ends)? {
             Event::Error { code, text, .. } => Err(ClientError::Refused { code, text }),
             _ => Ok(()),
-        }
-    }
-
-    fn wait_for(
-        &mut self,
-        deadline: Instant,
-        is: impl Fn(&Event) -> bool,
-    ) -> Result<Event, ClientError> {
-        let mut seen = 0;
-        loop {
-            while let Some(event) = self.inbox.get(seen) {
-                if is(event) {
-                    return self.inbox.remove(seen).ok_or(ClientError::Closed);
-                }
-                if let Event::Error {
-                    id: 0,
-                    code: code @ ErrorCode::Protocol,
-                    text,
-                } = event
-                {
-                    let text = text.clone();
-                    return Err(ClientError::Refused { code: *code, text });
-                }
-                seen += 1;
-            }
-            self.receive(Some(deadline))?;
-        }
-    }
-
-    /// Reads once, waiting until the deadline for something to come.
-    fn receive(&mut self, deadline: Option<Instant>) -> Result<(), ClientError> {
-        loop {
-            match recv(&self.socket, self.decoder.space(), RecvFlags::DONTWAIT) {
-                Ok((_, 0)) | Err(Errno::CONNRESET) => return Err(ClientError::Closed),
-                Ok((_, count)) => {
-                    self.decoder.filled(count);
-                    return self.sort_in();
-                }
-                Err(Errno::AGAIN) => self.wait(PollFlags::IN, deadline)?,
-                Err(Errno::INTR) => (),
-                Err(error) => return Err(io::Error::from(error).into()),
-            }
-        }
-    }
-
-    fn sort_in(&mut self) -> Result<(), ClientError> {
-        let mut answers = Vec::new();
-        for received in self.decoder.frames() {
-            match received? {
-                Received::Frame(Frame::Challenge { nonce }) => {
-                    Frame::Proof { nonce }.encode(&mut answers);
-                }
-                Received::Frame(Frame::Ping { id, body }) => {
-                    Frame::Pong { id, body }.encode(&mut answers);
-                }
-                Received::Frame(frame) => self.inbox.extend(Event::of(&frame)),
-                Received::Greeting(greeting) => {
-                    self.accepted = greeting.accepts;
-                    self.is_greeted = true;
-                }
-                // It was told what is accepted here.
-                Received::TooLarge(header) => {
-                    return Err(FrameError::BodyLength(header.kind).into());
-                }
-            }
-        }
-        if answers.is_empty() {
-            return Ok(());
-        }
-        // A proof goes before everything else.
-        answers.append(&mut self.collected);
-        self.collected = answers;
-        self.flush()
-    }
-
-    fn flush_by(&mut self, deadline: Instant) -> Result<(), ClientError> {
-        let mut sent = 0;
-        while let Some(left) = self.collected.get(sent..).filter(|left| !left.is_empty()) {
-            match send(
-                &self.socket,
-                left,
-                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-            ) {
-                Ok(count) => sent += count,
-                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, Some(deadline))?,
-                Err(Errno::INTR) => (),
-                Err(Errno::PIPE | Errno::CONNRESET) => return Err(self.closed()),
-                Err(error) => return Err(io::Error::from(error).into()),
-            }
-        }
-        self.collected.clear();
-        Ok(())
-    }
-
-    /// What the broker said before it closed, if it said why.
-    fn closed(&mut self) -> ClientError {
-        self.collected.clear();
-        while self.receive(Some(Instant::now())).is_ok() {}
-        let said = self.inbox.iter().rev().find_map(|event| match event {
-            Event::Error { id: 0, code, text } => Some((*code, text.clone())),
-            _ => None,
-        });
-        said.map_or(ClientError::Closed, |(code, text)| ClientError::Refused {
-            code,
-            text,
-        })
-    }
-
-    fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> Result<(), ClientError> {
-        let mut fds = [PollFd::new(&self.socket, events)];
-        let timeout = match deadline {
-            None => None,
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(ClientError::Timeout);
-                }
-                Timespec::try_from(left.min(Duration::from_secs(3600))).ok()
-            }
-        };
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(io::Error::from(error).into()),
         }
     }
 }

@@ -6,11 +6,12 @@
 //!
 //! Invariants: nothing is sent to a server that was not verified; every wait has a
 //! deadline, or is asked for by name; what comes in meanwhile is kept for
-//! [`Client::next`], not lost.
+//! [`Client::next`], not lost; a frame is sent whole or the connection is over.
 //!
 //! Not here: the commands of `secure_socketctl` (`client::ctl` holds those that
 //! speak to a broker), and anything of the server's.
 
+mod connect;
 mod connection;
 #[cfg(feature = "daemon")]
 #[doc(hidden)]
@@ -18,8 +19,11 @@ pub mod ctl;
 mod error;
 mod event;
 mod identity;
+mod link;
+mod outbox;
 
-pub use connection::{Client, WhenSlow, connect};
+pub use connect::connect;
+pub use connection::{Client, WhenSlow};
 pub use error::ClientError;
 pub use event::Event;
 pub use identity::ServerIdentity;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use secure_socket::client::{Client, ClientError, Event};
 use secure_socket::frame::{
-    Decoder, Frame, FrameLimit, GREETING_BYTES, Greeting, Received, Side, Stamp, Subject,
+    Decoder, ErrorCode, Frame, FrameLimit, GREETING_BYTES, Greeting, Received, Side, Stamp, Subject,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -181,6 +181,81 @@ fn a_broker_that_does_not_read_is_still_heard() {
     drop(client);
     let pong = (String::from("PONG"), 100_000);
     assert_eq!(reader.join().unwrap(), [pong.clone(), pong.clone(), pong]);
+}
+
+#[test]
+fn the_late_end_of_a_call_is_nobodys() {
+    let (mut client, mut far) = joined(SHORT);
+    let error = client.request("a", b"").unwrap_err();
+    assert!(matches!(error, ClientError::Timeout), "{error}");
+    let error = client.publish_confirmed("a", b"").unwrap_err();
+    assert!(matches!(error, ClientError::Timeout), "{error}");
+    let late = [
+        Frame::Answer {
+            id: 1,
+            stamp: STAMP,
+            body: b"late",
+        },
+        Frame::Ok { id: 2 },
+        message(b"news"),
+    ];
+    far.write_all(&bytes(&late)).unwrap();
+    let event = client.next(later()).unwrap();
+    assert!(matches!(event, Some(Event::Message { .. })), "{event:?}");
+    assert_eq!(client.next(soon()).unwrap(), None);
+}
+
+#[test]
+fn refusals_that_nobody_takes_do_not_pile_up() {
+    let (mut client, mut far) = joined(PATIENCE);
+    let refusal = Frame::Error {
+        id: 0,
+        code: ErrorCode::Denied,
+        text: "no rule permits it",
+    };
+    let writer = thread::spawn(move || {
+        let mut frames = vec![refusal; 3000];
+        frames.push(Frame::Pong { id: 1, body: b"" });
+        // Once it was asked.
+        far.read_exact(&mut [0; 16]).unwrap();
+        far.write_all(&bytes(&frames)).unwrap();
+        far
+    });
+    client.sync().unwrap();
+    assert_eq!(client.refusals_dropped(), 3000 - 1024);
+    let kept = std::iter::from_fn(|| client.try_next()).count();
+    assert_eq!(kept, 1024);
+    drop(writer.join().unwrap());
+}
+
+#[test]
+fn with_a_full_inbox_a_call_says_so_and_goes_on_when_there_is_room() {
+    const MESSAGES: usize = 70;
+    let (mut client, mut far) = joined(PATIENCE);
+    let writer = thread::spawn(move || {
+        let body = vec![0; 1 << 20];
+        let news = bytes(&[message(&body)]);
+        for _ in 0..MESSAGES {
+            far.write_all(&news).unwrap();
+        }
+        far.write_all(&bytes(&[Frame::Ok { id: 1 }])).unwrap();
+        // The first two frames of the client, of a subject of one byte and no body.
+        far.read_exact(&mut [0; 2 * 17]).unwrap();
+        far.write_all(&bytes(&[Frame::Ok { id: 2 }])).unwrap();
+        far
+    });
+    let error = client.publish_confirmed("a", b"").unwrap_err();
+    assert!(matches!(error, ClientError::InboxFull), "{error}");
+    for number in 0..MESSAGES {
+        let event = client.next(later()).unwrap();
+        assert!(
+            matches!(event, Some(Event::Message { .. })),
+            "{number}: {event:?}"
+        );
+    }
+    client.publish_confirmed("a", b"").unwrap();
+    assert_eq!(client.try_next(), None);
+    drop(writer.join().unwrap());
 }
 
 /// Its answer to the PING finds nobody.

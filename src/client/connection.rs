@@ -10,6 +10,7 @@ use super::connect::connect;
 use super::error::ClientError;
 use super::event::Event;
 use super::identity::ServerIdentity;
+use super::inbox::Awaited;
 use super::link::Link;
 
 /// Publications are sent when so many bytes have been collected.
@@ -30,7 +31,12 @@ pub enum WhenSlow {
 /// has left much unsent), except [`Client::next`], which has a deadline of its own.
 /// After [`ClientError::Timeout`] what was asked for may still happen: what was not sent
 /// in time goes on with the next call. So repeat a publication only where twice does no
-/// harm.
+/// harm. Late replies are dropped; the messages of a subscription that was made too
+/// late are not.
+///
+/// What comes in while a call waits is kept for [`Client::next`]: up to 64 MiB, beyond
+/// which calls that wait fail with [`ClientError::InboxFull`], and of the refusals of
+/// publications the last 1024 ([`Client::refusals_dropped`]).
 #[derive(Debug)]
 pub struct Client {
     link: Link,
@@ -187,12 +193,8 @@ impl Client {
     /// [`ClientError::Refused`] with `no responder`, `timeout` or `gone`, and as
     /// above.
     pub fn request(&mut self, subject: &str, body: &[u8]) -> Result<(Stamp, Vec<u8>), ClientError> {
-        let wanted = self.collect_request(subject, body)?;
-        let ends = |event: &Event| match event {
-            Event::Answer { id, .. } | Event::Error { id, .. } => *id == wanted,
-            _ => false,
-        };
-        match self.exchange(ends)? {
+        let id = self.collect_request(subject, body)?;
+        match self.exchange(Awaited::Answer(id))? {
             Event::Answer { stamp, body, .. } => Ok((stamp, body)),
             Event::Error { code, text, .. } => Err(ClientError::Refused { code, text }),
             _ => Err(ClientError::Timeout),
@@ -206,7 +208,13 @@ impl Client {
     /// As [`Client::publish`].
     pub fn ask(&mut self, subject: &str, body: &[u8]) -> Result<u64, ClientError> {
         let id = self.collect_request(subject, body)?;
-        self.flush().map(|()| id)
+        match self.flush() {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                self.link.inbox.ignore(id);
+                Err(error)
+            }
+        }
     }
 
     /// Answers an [`Event::Deliver`].
@@ -226,13 +234,13 @@ impl Client {
     ///
     /// [`ClientError::Closed`], [`ClientError::Protocol`], [`ClientError::Socket`].
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Event>, ClientError> {
-        if let Some(event) = self.link.inbox.pop_front() {
+        if let Some(event) = self.link.inbox.pop() {
             return Ok(Some(event));
         }
         loop {
             let received = self.link.receive(deadline);
             // What came in before a failure is told first.
-            if let Some(event) = self.link.inbox.pop_front() {
+            if let Some(event) = self.link.inbox.pop() {
                 return Ok(Some(event));
             }
             match received {
@@ -245,7 +253,13 @@ impl Client {
 
     /// What has come in and is at hand, without waiting or reading.
     pub fn try_next(&mut self) -> Option<Event> {
-        self.link.inbox.pop_front()
+        self.link.inbox.pop()
+    }
+
+    /// How many refusals of publications were dropped because nobody took them: of
+    /// these [`Event::Error`] with id 0 the last 1024 are kept.
+    pub fn refusals_dropped(&self) -> u64 {
+        self.link.inbox.refusals_dropped()
     }
 
     /// Sends what was collected.
@@ -310,18 +324,13 @@ impl Client {
         Ok(id)
     }
 
-    fn exchange(&mut self, is: impl Fn(&Event) -> bool) -> Result<Event, ClientError> {
+    fn exchange(&mut self, awaited: Awaited) -> Result<Event, ClientError> {
         let deadline = self.deadline();
-        self.link.flush(deadline)?;
-        self.link.wait_for(deadline, is)
+        self.link.exchange(awaited, deadline)
     }
 
-    fn done(&mut self, wanted: u64) -> Result<(), ClientError> {
-        let ends = |event: &Event| match event {
-            Event::Done { id } | Event::Error { id, .. } => *id == wanted,
-            _ => false,
-        };
-        match self.exchange(ends)? {
+    fn done(&mut self, id: u64) -> Result<(), ClientError> {
+        match self.exchange(Awaited::Done(id))? {
             Event::Error { code, text, .. } => Err(ClientError::Refused { code, text }),
             _ => Ok(()),
         }

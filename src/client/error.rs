@@ -39,6 +39,10 @@ pub enum ClientError {
         /// What it accepts.
         accepted: u32,
     },
+    /// 64 MiB have come in that nobody has taken, and nothing more is read:
+    /// [`Client::next`](super::Client::next) or
+    /// [`Client::try_next`](super::Client::try_next) makes room.
+    InboxFull,
 }
 
 impl fmt::Display for ClientError {
@@ -58,6 +62,7 @@ impl fmt::Display for ClientError {
                     "{length} bytes are more than the {accepted} that the broker accepts"
                 )
             }
+            Self::InboxFull => f.write_str("too much has come in that nobody has taken"),
         }
     }
 }

@@ -42,6 +42,27 @@ pub enum Event {
 }
 
 impl Event {
+    /// The id of what is over with this.
+    pub(super) fn ends(&self) -> Option<u64> {
+        match self {
+            Self::Answer { id, .. } | Self::Error { id, .. } | Self::Done { id } => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// What it takes to keep it.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let texts = match self {
+            Self::Message { subject, body, .. } | Self::Deliver { subject, body, .. } => {
+                subject.len() + body.len()
+            }
+            Self::Answer { body, .. } => body.len(),
+            Self::Error { text, .. } => text.len(),
+            Self::Done { .. } | Self::Gap { .. } | Self::GoAway { .. } => 0,
+        };
+        size_of::<Self>() + texts
+    }
+
     /// `None` for a frame that a client answers by itself.
     pub(super) fn of(frame: &Frame<'_>) -> Option<Self> {
         Some(match *frame {

@@ -5,7 +5,6 @@
 //!
 //! Not here: what the frames mean.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::error::ClientError;
 use super::event::Event;
+use super::inbox::{Awaited, Inbox};
 use super::outbox::Outbox;
 use crate::frame::{Decoder, ErrorCode, Frame, FrameError, FrameLimit, Greeting, Received, Side};
 
@@ -27,7 +27,7 @@ const OWED_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Link {
     socket: OwnedFd,
     decoder: Decoder,
-    pub(super) inbox: VecDeque<Event>,
+    pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
     /// What the broker accepts, once it has said so.
     accepted: Option<FrameLimit>,
@@ -38,7 +38,7 @@ impl Link {
         Self {
             socket,
             decoder: Decoder::new(Side::Broker, accepts),
-            inbox: VecDeque::new(),
+            inbox: Inbox::default(),
             outbox: Outbox::new(Greeting { accepts }.encode().to_vec()),
             accepted: None,
         }
@@ -62,30 +62,34 @@ impl Link {
         self.accepted.unwrap_or(FrameLimit::MIN).bytes()
     }
 
-    /// Waits for an event that is as asked for.
-    pub(super) fn wait_for(
+    /// Sends everything, and waits for the reply.
+    pub(super) fn exchange(
         &mut self,
+        awaited: Awaited,
         deadline: Option<Instant>,
-        is: impl Fn(&Event) -> bool,
     ) -> Result<Event, ClientError> {
-        let mut seen = 0;
+        self.inbox.expect(awaited);
+        let reply = self
+            .flush(deadline)
+            .and_then(|()| self.await_reply(deadline));
+        if reply.is_err() {
+            self.inbox.give_up();
+        }
+        reply
+    }
+
+    fn await_reply(&mut self, deadline: Option<Instant>) -> Result<Event, ClientError> {
         loop {
-            while let Some(event) = self.inbox.get(seen) {
-                if is(event) {
-                    return self.inbox.remove(seen).ok_or(ClientError::Closed);
-                }
-                if let Event::Error {
-                    id: 0,
-                    code: code @ ErrorCode::Protocol,
-                    text,
-                } = event
-                {
-                    let text = text.clone();
-                    return Err(ClientError::Refused { code: *code, text });
-                }
-                seen += 1;
+            // What came in before a failure counts.
+            let received = self.receive(deadline);
+            if let Some(reply) = self.inbox.take_reply() {
+                return Ok(reply);
             }
-            self.receive(deadline)?;
+            if let Some(text) = self.inbox.violation() {
+                let (code, text) = (ErrorCode::Protocol, text.to_owned());
+                return Err(ClientError::Refused { code, text });
+            }
+            received?;
         }
     }
 
@@ -100,6 +104,9 @@ impl Link {
     }
 
     fn read(&mut self, deadline: Option<Instant>) -> Result<(), ClientError> {
+        if self.inbox.is_full() {
+            return Err(ClientError::InboxFull);
+        }
         loop {
             match recv(&self.socket, self.decoder.space(), RecvFlags::DONTWAIT) {
                 Ok((_, 0)) | Err(Errno::CONNRESET) => return Err(ClientError::Closed),
@@ -128,7 +135,11 @@ impl Link {
                 Received::Frame(Frame::Ping { id, body }) => {
                     Frame::Pong { id, body }.encode(&mut answers);
                 }
-                Received::Frame(frame) => self.inbox.extend(Event::of(&frame)),
+                Received::Frame(frame) => {
+                    if let Some(event) = Event::of(&frame) {
+                        self.inbox.push(event);
+                    }
+                }
                 Received::Greeting(greeting) => self.accepted = Some(greeting.accepts),
                 // It was told what is accepted here.
                 Received::TooLarge(header) => {
@@ -176,14 +187,10 @@ impl Link {
         self.outbox.clear();
         // A past deadline: nothing is waited for, and nothing is sent.
         while self.read(Some(Instant::now())).is_ok() {}
-        let said = self.inbox.iter().rev().find_map(|event| match event {
-            Event::Error { id: 0, code, text } => Some((*code, text.clone())),
-            _ => None,
-        });
-        said.map_or(ClientError::Closed, |(code, text)| ClientError::Refused {
-            code,
-            text,
-        })
+        match self.inbox.last_words() {
+            Some((code, text)) => ClientError::Refused { code, text },
+            None => ClientError::Closed,
+        }
     }
 
     fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> Result<(), ClientError> {

@@ -6,7 +6,8 @@
 //!
 //! Invariants: nothing is sent to a server that was not verified; every wait has a
 //! deadline, or is asked for by name; what comes in meanwhile is kept for
-//! [`Client::next`], not lost; a frame is sent whole or the connection is over.
+//! [`Client::next`], within bounds, and what was dropped is counted; a frame is sent
+//! whole or the connection is over.
 //!
 //! Not here: the commands of `secure_socketctl` (`client::ctl` holds those that
 //! speak to a broker), and anything of the server's.
@@ -19,6 +20,7 @@ pub mod ctl;
 mod error;
 mod event;
 mod identity;
+mod inbox;
 mod link;
 mod outbox;
 

@@ -151,6 +151,14 @@ fn a_server_that_is_somebody_else_gets_nothing() {
 }
 
 #[test]
+fn a_client_may_have_all_the_time_there_is() {
+    let broker = Running::default();
+    let server = ServerIdentity::root_or_self();
+    let mut client = Client::connect(&broker.path, &server, Duration::MAX).unwrap();
+    client.sync().unwrap();
+}
+
+#[test]
 fn a_thousand_connections_come_and_go() {
     let broker = Running::default();
     let mut clients: Vec<_> = (0..1000).map(|_| client(&broker)).collect();

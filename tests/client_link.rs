@@ -10,10 +10,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use secure_socket::client::{Client, ClientError, Event};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use secure_socket::client::{Client, ClientError, Event, ServerIdentity};
 use secure_socket::frame::{
     Decoder, ErrorCode, Frame, FrameLimit, GREETING_BYTES, Greeting, Received, Side, Stamp, Subject,
 };
@@ -269,6 +271,41 @@ fn what_came_before_the_end_is_told_before_the_end() {
     assert!(matches!(event, Some(Event::Message { .. })), "{event:?}");
     let error = client.next(later()).unwrap_err();
     assert!(matches!(error, ClientError::Closed), "{error}");
+}
+
+#[test]
+fn connecting_to_a_full_backlog_ends_in_time() {
+    let address = SocketAddrUnix::new_abstract_name(
+        format!("secure_socket-backlog-{}", std::process::id()).as_bytes(),
+    )
+    .unwrap();
+    let socket = |flags| {
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+    };
+    let listener = socket(SocketFlags::CLOEXEC);
+    rustix::net::bind(&listener, &address).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let mut crowd = Vec::new();
+    loop {
+        let one = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        if rustix::net::connect(&one, &address).is_err() {
+            break;
+        }
+        crowd.push(one);
+    }
+    let (sender, ended) = channel();
+    thread::spawn(move || {
+        let path = format!("@secure_socket-backlog-{}", std::process::id());
+        let server = ServerIdentity::root_or_self();
+        for timeout in [Duration::ZERO, SHORT] {
+            let error = Client::connect(path.as_ref(), &server, timeout).unwrap_err();
+            sender.send(error).unwrap();
+        }
+    });
+    for _ in 0..2 {
+        let error = ended.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(error, ClientError::Timeout), "{error}");
+    }
 }
 
 #[test]

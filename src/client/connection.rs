@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::frame::{Frame, FrameLimit, Pattern, Stamp, Subject};
 
-use super::connect::connect;
+use super::connect::connect_within;
 use super::error::ClientError;
 use super::event::Event;
 use super::identity::ServerIdentity;
@@ -45,7 +45,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects, verifies the server, and exchanges greetings.
+    /// Connects, verifies the server, and exchanges greetings, all within the timeout.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<Self, ClientError> {
         let deadline = Instant::now().checked_add(timeout);
-        let socket = connect(path, server)?;
+        let socket = connect_within(path, server, Some(timeout))?;
         Self::begin(socket, FrameLimit::MAX, timeout, deadline)
     }
 

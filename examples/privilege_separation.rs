@@ -21,8 +21,13 @@ use secure_socket::sandbox::Plan;
 use secure_socket::{Connection, Listener, Policy, Server};
 
 const NOBODY: u32 = 65_534;
-/// The longest guess that either side takes.
+/// The longest line that either side takes as a guess, in bytes, with its newline.
 const LINE_MAX: u64 = 1024;
+/// How much of what the front says is held at once.
+const PIECE_MAX: u64 = 8192;
+/// The front's last line. Its exit code can't be had: no rule of the sandbox allows
+/// wait4(2).
+const DONE: &str = "done\n";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -54,24 +59,48 @@ fn helper(secret: &str) -> Result<(), Box<dyn Error>> {
     let secret = secret.to_owned();
     let server = Server::new(listener, move |peer: &Connection| judge(peer, &secret))?;
     let server = server.spawn()?;
-    // The front is done when it closes its output.
-    let mut said = String::new();
-    if let Some(output) = front.stdout.take() {
-        output.take(1 << 20).read_to_string(&mut said)?;
-    }
-    print!("{said}");
+    let output = front.stdout.take().ok_or("the front has no output")?;
+    let is_done = pass_on(output);
     server.stop(Duration::from_secs(1))?;
-    Ok(())
+    if is_done? {
+        Ok(())
+    } else {
+        Err("the front has failed".into())
+    }
+}
+
+/// Prints what the front says until it closes its output. Gives whether it was done.
+fn pass_on(output: impl Read) -> io::Result<bool> {
+    let mut output = BufReader::new(output);
+    loop {
+        let mut piece = String::new();
+        if output.by_ref().take(PIECE_MAX).read_line(&mut piece)? == 0 {
+            return Ok(false);
+        }
+        if piece == DONE {
+            return Ok(true);
+        }
+        io::stdout().write_all(piece.as_bytes())?;
+    }
 }
 
 /// The one request: is this the secret? Nothing else of it ever leaves.
 fn judge(mut front: &Connection, secret: &str) -> io::Result<()> {
-    for guess in BufReader::new(front.take(LINE_MAX * 1024)).lines() {
+    let mut guesses = BufReader::new(front);
+    loop {
+        let mut guess = Vec::new();
+        guesses
+            .by_ref()
+            .take(LINE_MAX)
+            .read_until(b'\n', &mut guess)?;
+        // The end, or a line that is too long: the front sends none.
+        let Some(guess) = guess.strip_suffix(b"\n") else {
+            return Ok(());
+        };
         let secret = std::fs::read(secret)?;
-        let right = are_equal(guess?.as_bytes(), secret.trim_ascii_end());
+        let right = are_equal(guess, secret.trim_ascii_end());
         front.write_all(if right { b"right\n" } else { b"wrong\n" })?;
     }
-    Ok(())
 }
 
 /// In a time that doesn't tell where they differ.
@@ -84,17 +113,24 @@ fn are_equal(left: &[u8], right: &[u8]) -> bool {
 fn front(path: &str) -> Result<(), Box<dyn Error>> {
     let mut helper = connect(Path::new(path))?;
     let mut verdicts = BufReader::new(helper.try_clone()?);
-    for guess in io::stdin().lock().take(LINE_MAX * 1024).lines() {
-        let guess = guess?;
-        if guess.len() >= 1024 {
-            return Err("a guess has at most 1023 bytes".into());
+    let mut guesses = io::stdin().lock();
+    loop {
+        let mut guess = String::new();
+        let length = guesses.by_ref().take(LINE_MAX).read_line(&mut guess)?;
+        if length == 0 {
+            print!("{DONE}");
+            return Ok(());
+        }
+        // The last line may lack its newline.
+        let guess = guess.trim_end_matches('\n');
+        if guess.len() as u64 >= LINE_MAX {
+            return Err(format!("a guess has at most {} bytes", LINE_MAX - 1).into());
         }
         helper.write_all(format!("{guess}\n").as_bytes())?;
         let mut verdict = String::new();
         verdicts.read_line(&mut verdict)?;
         println!("uid {}: {guess:?} is {}", uid()?, verdict.trim_end());
     }
-    Ok(())
 }
 
 /// The helper binds while the front starts.

@@ -143,9 +143,8 @@ fn the_store_is_for_one_group() {
     assert!(as_user(1234, "33", &socket, &long).starts_with("error the line is longer"));
 }
 
-#[test]
-fn the_front_learns_whether_a_guess_is_right_and_no_more() {
-    needs!(root);
+/// What the example with privileges says to these guesses.
+fn guess(guesses: &[u8]) -> Output {
     let dir = TempDir::new();
     let secret = dir.join("secret");
     std::fs::write(&secret, "xyzzy\n").unwrap();
@@ -160,17 +159,35 @@ fn the_front_learns_whether_a_guess_is_right_and_no_more() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    helper
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(b"plugh\nxyzzy\n")
-        .unwrap();
-    let said = text(helper.wait_with_output().unwrap());
+    helper.stdin.take().unwrap().write_all(guesses).unwrap();
+    helper.wait_with_output().unwrap()
+}
+
+#[test]
+fn the_front_learns_whether_a_guess_is_right_and_no_more() {
+    needs!(root);
     assert_eq!(
-        said,
+        text(guess(b"plugh\nxyzzy\n")),
         "uid 65534: \"plugh\" is wrong\nuid 65534: \"xyzzy\" is right\n"
     );
+}
+
+#[test]
+fn a_guess_is_bounded_and_the_failure_of_the_front_is_the_helpers() {
+    needs!(root);
+    let longest = [&[b'x'; 1023][..], b"\nxyzzy"].concat();
+    assert!(text(guess(&longest)).ends_with("\"xyzzy\" is right\n"));
+    for beyond in [&[b'x'; 1024][..], &[b'x'; 1 << 15]] {
+        let output = guess(&[b"plugh\n", beyond].concat());
+        let (said, errors) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert_eq!(output.status.code(), Some(1), "{said}{errors}");
+        assert_eq!(said, "uid 65534: \"plugh\" is wrong\n");
+        assert!(errors.contains("at most 1023 bytes"), "{errors}");
+        assert!(errors.contains("the front has failed"), "{errors}");
+    }
 }
 
 #[test]

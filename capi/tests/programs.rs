@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,11 @@ fn skip(what: &str) {
 
 fn has(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok()
+}
+
+/// By the owner of what describes this process (proc(5)).
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 /// A directory that others may cross, removed at the end.
@@ -101,6 +106,30 @@ impl Drop for Server {
 }
 
 impl Server {
+    /// The example, for its own user.
+    fn of_the_example(dir: &Dir) -> (Self, PathBuf, PathBuf) {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/c/guarded_echo.c");
+        let program = build(&source, &dir.0);
+        let (socket, log) = (dir.0.join("run/echo.sock"), dir.0.join("log/echo.log"));
+        let server = Command::new(&program)
+            .arg(&socket)
+            .arg("uid:self")
+            .arg(&log)
+            .spawn()
+            .unwrap();
+        let server = Self(server);
+        wait_for(&socket);
+        (server, socket, log)
+    }
+
+    /// Asks it to end, and gives its exit code.
+    fn stop(&mut self) -> Option<i32> {
+        let pid = self.0.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(sent.unwrap().success());
+        self.wait()
+    }
+
     fn wait(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
@@ -131,64 +160,95 @@ fn ask(socket: &Path, text: &str) -> String {
     answer
 }
 
+/// What a user in no rule is answered, once nothing but the policy is in his way.
+fn ask_as_nobody(socket: &Path, text: &str) -> Vec<u8> {
+    for (path, mode) in [(socket.parent().unwrap(), 0o755), (socket, 0o666)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let mut stranger = Command::new("socat")
+        .args(["-t2", "-"])
+        .arg(format!("UNIX-CONNECT:{}", socket.display()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .uid(65_534)
+        .gid(65_534)
+        .spawn()
+        .unwrap();
+    // One that is turned away may be gone before it reads.
+    let _ = stranger.stdin.take().unwrap().write_all(text.as_bytes());
+    stranger.wait_with_output().unwrap().stdout
+}
+
 #[test]
 fn the_example_serves_whom_its_rule_admits_and_logs() {
     if !has("gcc") {
         return skip("gcc");
     }
     let dir = Dir::new("echo");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/c/guarded_echo.c");
-    let program = build(&source, &dir.0);
-    let (socket, log) = (dir.0.join("run/echo.sock"), dir.0.join("log/echo.log"));
-    let server = Command::new(&program)
-        .arg(&socket)
-        .arg("uid:self")
-        .arg(&log)
-        .spawn()
-        .unwrap();
-    let mut server = Server(server);
-    wait_for(&socket);
+    let (mut server, socket, log) = Server::of_the_example(&dir);
     assert_eq!(ask(&socket, "from c"), "from c");
-    if has("setpriv")
-        && std::fs::metadata("/proc/self")
-            .unwrap()
-            .permissions()
-            .mode()
-            != 0
-    {
-        // Widened by hand, so that the policy alone is left.
-        let run = socket.parent().unwrap();
-        std::fs::set_permissions(run, std::fs::Permissions::from_mode(0o755)).unwrap();
-        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
-        if let Ok(output) = Command::new("socat")
-            .args(["-t2", "-"])
-            .arg(format!("UNIX-CONNECT:{}", socket.display()))
-            .stdin(Stdio::null())
-            .uid(65_534)
-            .gid(65_534)
-            .output()
-        {
-            assert_eq!(output.stdout, b"");
-        } else {
-            skip("root and socat");
-        }
+    let has_stranger = is_root() && has("socat");
+    if has_stranger {
+        assert_eq!(ask_as_nobody(&socket, "let me in"), b"");
+    } else {
+        skip("root and socat");
     }
     assert_eq!(ask(&socket, "again"), "again");
-    let pid = server.0.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert_eq!(server.wait(), Some(0));
+    assert_eq!(server.stop(), Some(0));
     assert!(!socket.exists(), "the socket is unlinked");
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("serving uid"), "{log}");
     assert!(log.contains("guarded_echo.c:"), "{log}");
     assert!(log.contains(" main)"), "{log}");
     assert!(log.contains("peer admitted"), "{log}");
+    let is_denial = |line: &str| line.contains("peer denied") && line.contains("uid=65534");
+    assert_eq!(log.lines().any(is_denial), has_stranger, "{log}");
+}
+
+#[test]
+fn the_example_is_held_up_by_no_silent_peer_and_ends_when_told() {
+    if !has("gcc") {
+        return skip("gcc");
+    }
+    let dir = Dir::new("silent");
+    let (mut server, socket, _) = Server::of_the_example(&dir);
+    let silent = UnixStream::connect(&socket).unwrap();
+    assert_eq!(ask(&socket, "next"), "next");
+    drop(silent);
+    let mut silent = UnixStream::connect(&socket).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    silent.write_all(b"x").unwrap();
+    silent.read_exact(&mut [0]).unwrap();
+    // It is being served, and says nothing more.
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn the_example_outlives_a_lack_of_descriptors() {
+    if !has("gcc") || !has("prlimit") {
+        return skip("gcc and prlimit");
+    }
+    let dir = Dir::new("descriptors");
+    let (mut server, socket, _) = Server::of_the_example(&dir);
+    let limit = |soft: &str| {
+        let pid = server.0.id().to_string();
+        let set = Command::new("prlimit")
+            .args(["--pid", &pid])
+            .arg(format!("--nofile={soft}:"))
+            .status();
+        assert!(set.unwrap().success());
+    };
+    limit("3");
+    let waiting = std::thread::spawn({
+        let socket = socket.clone();
+        move || ask(&socket, "patient")
+    });
+    // Two calls of accept fail meanwhile.
+    std::thread::sleep(Duration::from_millis(1500));
+    limit("256");
+    let _ = waiting.join().unwrap();
+    assert_eq!(ask(&socket, "again"), "again");
+    assert_eq!(server.stop(), Some(0));
 }
 
 #[test]

@@ -4,16 +4,21 @@
  *     guarded_echo SOCKET RULE [LOG-FILE]
  *
  * RULE is as for `allow`: uid:1000, group:ops, uid:33,exe:/usr/bin/shop-worker.
- * Ends after SIGTERM, and removes its socket.
+ * Ends after SIGTERM, and removes its socket. Peers are served one after the other;
+ * one that is silent, or doesn't read, for two seconds loses its turn.
  */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "secure_socket.h"
+
+enum { PATIENCE_S = 2 };
 
 static volatile sig_atomic_t stopping;
 
@@ -30,14 +35,21 @@ static int failed(const char *what, ss_status status) {
   return 1;
 }
 
-/* Returns what comes, until the peer has no more. */
+/* No wait for this peer is longer: the others are waiting for theirs. */
+static int bound(int fd) {
+  struct timeval patience = {.tv_sec = PATIENCE_S};
+  return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0 &&
+         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) == 0;
+}
+
+/* Returns what comes, until the peer has no more, or this program is to stop. */
 static void serve(int fd) {
   char buffer[4096];
   ssize_t length;
-  while ((length = recv(fd, buffer, sizeof buffer, 0)) > 0) {
+  while (!stopping && (length = recv(fd, buffer, sizeof buffer, 0)) > 0) {
     for (ssize_t sent = 0; sent < length;) {
       ssize_t more = send(fd, buffer + sent, (size_t)(length - sent), MSG_NOSIGNAL);
-      if (more < 0 && errno != EINTR) {
+      if (more < 0 && (errno != EINTR || stopping)) {
         return;
       }
       sent += more > 0 ? more : 0;
@@ -54,6 +66,12 @@ int main(int argc, char **argv) {
   memset(&action, 0, sizeof action);
   action.sa_handler = on_term;
   sigaction(SIGTERM, &action, NULL);
+  /* The threads of the library inherit the mask, so that TERM comes to this one, and
+   * ends its wait. */
+  sigset_t term;
+  sigemptyset(&term);
+  sigaddset(&term, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &term, NULL);
 
   ss_status status = ss_log_start(argc == 4 ? argv[3] : NULL, SS_LOG_INFO);
   if (status != SS_OK) {
@@ -74,6 +92,7 @@ int main(int argc, char **argv) {
     ss_log_stop();
     return code;
   }
+  pthread_sigmask(SIG_UNBLOCK, &term, NULL);
   SS_LOG(SS_LOG_NOTICE, "ready");
 
   while (!stopping) {
@@ -81,6 +100,12 @@ int main(int argc, char **argv) {
     int fd;
     status = ss_listener_accept(listener, 200, &peer, &fd);
     if (status == SS_TIMEOUT) {
+      continue;
+    }
+    if (status == SS_SYSTEM) {
+      /* Out of descriptors, or of memory: that passes. */
+      failed("accept", status);
+      nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
       continue;
     }
     if (status != SS_OK) {
@@ -91,7 +116,9 @@ int main(int argc, char **argv) {
     snprintf(line, sizeof line, "serving uid %u pid %d by rule %u", peer.uid, peer.pid,
              peer.rule);
     SS_LOG(SS_LOG_INFO, line);
-    serve(fd);
+    if (bound(fd)) {
+      serve(fd);
+    }
     close(fd);
   }
   SS_LOG(SS_LOG_NOTICE, "stopped");

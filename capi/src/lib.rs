@@ -1,8 +1,10 @@
 //! The library for C programs: bind, accept with policy, log. `include/secure_socket.h`
 //! is made of this file by cbindgen.
 //!
-//! Invariants: each function that C calls runs inside `guarded`, so that nothing
-//! unwinds into C; every pointer is checked for NULL; no reference outlives a call.
+//! Invariants: nothing unwinds into C: the body of each function that C calls runs inside
+//! `guarded`, but for `ss_last_error`, which has a net of its own, and `ss_status_text`,
+//! which has nothing that could panic; every pointer is checked for NULL; no reference
+//! outlives a call.
 //!
 //! A crate of its own, so that the library stays free of exported symbols and of a
 //! second place for `unsafe`, and no program in Rust builds a shared object. Not
@@ -100,13 +102,16 @@ pub extern "C" fn ss_status_text(status: c_int) -> *const c_char {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ss_last_error(buffer: *mut c_char, length: usize) -> usize {
     let mut whole = 0;
-    // Its own failure is not remembered over the one that is asked for.
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    // Not `guarded`: a failure of its own must not be remembered over the one that is
+    // asked for.
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let text = status::last();
         whole = text.len();
         // SAFETY: as the caller vouches.
         unsafe { copy_out(&text, buffer, length) };
     }));
+    // Its destructor is somebody else's code, and may panic again.
+    std::mem::forget(done);
     whole
 }
 

@@ -20,11 +20,11 @@ pub(crate) unsafe fn text<'a>(pointer: *const c_char, what: &str) -> Result<&'a 
         .map_err(|_| Failure::new(ss_status::SsNotUtf8, format!("{what}: expected UTF-8")))
 }
 
-/// A thing that must be there, shared.
+/// A thing that must be there, shared. C has threads, so it must bear them.
 ///
 /// # Safety
 /// `pointer` is NULL, or came from [`hand_over`] and was not given back.
-pub(crate) unsafe fn shared<'a, T>(pointer: *const T, what: &str) -> Result<&'a T, Failure> {
+pub(crate) unsafe fn shared<'a, T: Sync>(pointer: *const T, what: &str) -> Result<&'a T, Failure> {
     // SAFETY: as the caller vouches; NULL gives `None`.
     unsafe { pointer.as_ref() }.ok_or_else(|| null(what))
 }
@@ -33,7 +33,10 @@ pub(crate) unsafe fn shared<'a, T>(pointer: *const T, what: &str) -> Result<&'a 
 ///
 /// # Safety
 /// As [`shared`], and nobody else uses it meanwhile.
-pub(crate) unsafe fn exclusive<'a, T>(pointer: *mut T, what: &str) -> Result<&'a mut T, Failure> {
+pub(crate) unsafe fn exclusive<'a, T: Send>(
+    pointer: *mut T,
+    what: &str,
+) -> Result<&'a mut T, Failure> {
     // SAFETY: as the caller vouches; NULL gives `None`.
     unsafe { pointer.as_mut() }.ok_or_else(|| null(what))
 }
@@ -51,8 +54,8 @@ pub(crate) unsafe fn put<T>(place: *mut T, value: T, what: &str) -> Result<(), F
     Ok(())
 }
 
-/// Makes a thing C's own.
-pub(crate) fn hand_over<T>(value: T) -> *mut T {
+/// Makes a thing C's own, which may give it back in another thread.
+pub(crate) fn hand_over<T: Send>(value: T) -> *mut T {
     Box::into_raw(Box::new(value))
 }
 
@@ -60,7 +63,7 @@ pub(crate) fn hand_over<T>(value: T) -> *mut T {
 ///
 /// # Safety
 /// `pointer` is NULL, or came from [`hand_over`], and is used by nobody from now on.
-pub(crate) unsafe fn take_back<T>(pointer: *mut T) -> Option<Box<T>> {
+pub(crate) unsafe fn take_back<T: Send>(pointer: *mut T) -> Option<Box<T>> {
     if pointer.is_null() {
         return None;
     }

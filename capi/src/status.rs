@@ -1,7 +1,7 @@
 //! What each call ends with, and the words of the last failure of a thread.
 //!
-//! Invariant: no panic leaves [`guarded`], which surrounds the body of every
-//! function that C calls.
+//! Invariant: no panic leaves [`guarded`], which surrounds the body of every function
+//! that C calls and that could panic (but for ss_last_error's, see there).
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -107,5 +107,41 @@ pub(crate) const fn text(status: ss_status) -> &'static CStr {
         ss_status::SsSystem => c"a system call failed",
         ss_status::SsNoLog => c"the log can't be opened",
         ss_status::SsPanic => c"a defect in the library",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::c_int;
+
+    /// A payload whose own end panics.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in the destructor of a payload");
+        }
+    }
+
+    // As C calls it: what unwinds out of such a function ends the process.
+    extern "C" fn provoke(kind: c_int) -> ss_status {
+        guarded(|| match kind {
+            0 => panic!("provoked"),
+            1 => std::panic::panic_any(Bomb),
+            _ => Err(Failure::new(ss_status::SsValue, "no such kind")),
+        })
+    }
+
+    #[test]
+    fn a_panic_ends_at_the_boundary_as_a_status() {
+        let call: extern "C" fn(c_int) -> ss_status = provoke;
+        for kind in [0, 1] {
+            assert_eq!(call(2), ss_status::SsValue);
+            assert_eq!(call(kind), ss_status::SsPanic);
+            assert_eq!(last(), "a defect in the library: it panicked");
+        }
+        assert_eq!(call(2), ss_status::SsValue);
+        assert_eq!(last(), "no such kind");
     }
 }

@@ -23,8 +23,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Logs a line at a severity (SS_LOG_FATAL to SS_LOG_WIRE), with its place. */
-#define SS_LOG(severity, text) ss_log((severity), __FILE__, __LINE__, __func__, (text))
+/* Logs a line at a severity (SS_LOG_FATAL to SS_LOG_WIRE), with its place. The severity
+ * is evaluated twice; the message not at all where the line would not be written. */
+#define SS_LOG(severity, message)                                            \
+  (ss_log_enabled(severity)                                                  \
+       ? ss_log((severity), __FILE__, __LINE__, __func__, (message))         \
+       : SS_OK)
 
 #define SS_LOG_FATAL 0
 #define SS_LOG_ALERT 1
@@ -177,11 +181,17 @@ void ss_listener_free(struct ss_listener *listener);
 // `file` is NULL, or ends in a NUL.
 enum ss_status ss_log_start(const char *file, int verbosity);
 
-// Logs one line. Newlines and control characters in it are escaped. It never waits
-// for a disk, except at severities 0 and 1. Without a log it does nothing.
+// Whether ss_log() has anything to do at this severity: 1 or 0. For a number that is no
+// severity 1 as well, so that ss_log() tells. It costs a load and a branch; SS_LOG()
+// asks before it evaluates its text.
+int ss_log_enabled(int severity);
+
+// Logs one line. Newlines and control characters in it are escaped, and bytes that are
+// not UTF-8 written as \xNN, in `file` and `function` as well. It never waits for a
+// disk, except at severities 0 and 1. Without a log it does nothing.
 //
 // # Safety
-// `file`, `function` and `text` end in a NUL.
+// `file`, `function` and `message` end in a NUL.
 enum ss_status ss_log(int severity,
                       const char *file,
                       uint32_t line,

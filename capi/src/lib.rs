@@ -23,7 +23,7 @@ use secure_socket::policy::PolicyBuilder;
 use secure_socket::server::Acceptor;
 use secure_socket::{Connection, Listener, Policy};
 
-use pointers::{copy_out, exclusive, hand_over, put, shared, take_back, text};
+use pointers::{bytes, copy_out, exclusive, hand_over, put, shared, take_back, text};
 pub use status::ss_status;
 use status::{Failure, guarded};
 
@@ -341,11 +341,25 @@ pub unsafe extern "C" fn ss_log_start(file: *const c_char, verbosity: c_int) -> 
     })
 }
 
-/// Logs one line. Newlines and control characters in it are escaped. It never waits
-/// for a disk, except at severities 0 and 1. Without a log it does nothing.
+/// Whether ss_log() has anything to do at this severity: 1 or 0. For a number that is no
+/// severity 1 as well, so that ss_log() tells. It costs a load and a branch; SS_LOG()
+/// asks before it evaluates its text.
+#[unsafe(no_mangle)]
+pub extern "C" fn ss_log_enabled(severity: c_int) -> c_int {
+    let mut is_enabled = true;
+    let _ = guarded(|| {
+        is_enabled = log::is_enabled(severity);
+        Ok(())
+    });
+    c_int::from(is_enabled)
+}
+
+/// Logs one line. Newlines and control characters in it are escaped, and bytes that are
+/// not UTF-8 written as \xNN, in `file` and `function` as well. It never waits for a
+/// disk, except at severities 0 and 1. Without a log it does nothing.
 ///
 /// # Safety
-/// `file`, `function` and `text` end in a NUL.
+/// `file`, `function` and `message` end in a NUL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ss_log(
     severity: c_int,
@@ -356,12 +370,17 @@ pub unsafe extern "C" fn ss_log(
 ) -> ss_status {
     guarded(|| {
         // SAFETY: as the caller vouches.
-        let file = unsafe { text(file, "file") }?;
+        let file = unsafe { bytes(file, "file") }?;
         // SAFETY: as the caller vouches.
-        let function = unsafe { text(function, "function") }?;
+        let function = unsafe { bytes(function, "function") }?;
         // SAFETY: as the caller vouches.
-        let message = unsafe { text(message, "text") }?;
-        log::line(severity, (file, line, function), message)
+        let message = unsafe { bytes(message, "message") }?;
+        let call = log::Call {
+            file,
+            line,
+            function,
+        };
+        log::line(severity, &call, message)
     })
 }
 

@@ -2,6 +2,8 @@
 //! this crate; every pointer is looked at before it is used.
 
 use std::ffi::{CStr, c_char};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::status::{Failure, ss_status};
 
@@ -11,13 +13,23 @@ use crate::status::{Failure, ss_status};
 /// `pointer` is NULL, or points to bytes that end in a NUL and stay as they are for
 /// `'a`.
 pub(crate) unsafe fn text<'a>(pointer: *const c_char, what: &str) -> Result<&'a str, Failure> {
+    // SAFETY: as the caller vouches.
+    let bytes = unsafe { bytes(pointer, what) }?;
+    std::str::from_utf8(bytes)
+        .map_err(|_| Failure::new(ss_status::SsNotUtf8, format!("{what}: expected UTF-8")))
+}
+
+/// The same, whatever its bytes: what somebody else chose need not be UTF-8.
+///
+/// # Safety
+/// As [`text`].
+pub(crate) unsafe fn bytes<'a>(pointer: *const c_char, what: &str) -> Result<&'a [u8], Failure> {
     if pointer.is_null() {
         return Err(null(what));
     }
     // SAFETY: it is not NULL; the rest is what the caller vouches for.
     let text = unsafe { CStr::from_ptr(pointer) };
-    text.to_str()
-        .map_err(|_| Failure::new(ss_status::SsNotUtf8, format!("{what}: expected UTF-8")))
+    Ok(text.to_bytes())
 }
 
 /// A thing that must be there, shared. C has threads, so it must bear them.
@@ -89,6 +101,33 @@ pub(crate) unsafe fn copy_out(text: &str, buffer: *mut c_char, length: usize) {
     let last = unsafe { buffer.add(end) };
     // SAFETY: `last` lies within the buffer.
     unsafe { last.write(0) };
+}
+
+/// A place for one thing that stays for good, read and filled without a lock: a child
+/// of fork(2) can't find it locked by a thread that it doesn't have.
+pub(crate) struct Slot<T: 'static>(AtomicPtr<T>);
+
+impl<T: Send + Sync> Slot<T> {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    pub(crate) fn get(&self) -> Option<&'static T> {
+        let found = self.0.load(Ordering::Acquire);
+        // SAFETY: NULL gives `None`; else it came from `fill`, which makes it of a Box
+        // that is never given back and that nobody changes.
+        unsafe { found.as_ref() }
+    }
+
+    /// Gives what is there then: another thread may have been first, and what it put
+    /// there stays; this one's thing is lost.
+    pub(crate) fn fill(&self, thing: Box<T>) -> Option<&'static T> {
+        let new = Box::into_raw(thing);
+        let _ = self
+            .0
+            .compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire);
+        self.get()
+    }
 }
 
 fn null(what: &str) -> Failure {

@@ -58,6 +58,7 @@ int main(int argc, char **argv) {
   check("log severity", SS_LOG(11, "text"), SS_VALUE);
   check("log severity", SS_LOG(-1, "text"), SS_VALUE);
   check("no log", ss_log_stop(), SS_NO_LOG);
+  hold("nobody logs", !ss_log_enabled(SS_LOG_FATAL));
   ss_policy_free(NULL);
   ss_listener_free(NULL);
 
@@ -104,7 +105,21 @@ int main(int argc, char **argv) {
   for (int i = 0; i < 100; i++) {
     check("line", SS_LOG(SS_LOG_WARNING, "one\nline \x1b[31m"), SS_OK);
   }
-  check("quiet", SS_LOG(SS_LOG_INFO, "not seen"), SS_OK);
+  int asked = 0;
+  check("quiet", SS_LOG(SS_LOG_INFO, (asked++, "not seen")), SS_OK);
+  hold("not evaluated", asked == 0);
+  check("loud", SS_LOG(SS_LOG_WARNING, (asked++, "seen")), SS_OK);
+  hold("evaluated once", asked == 1);
+  hold("levels", ss_log_enabled(SS_LOG_WARNING) == 1 && ss_log_enabled(SS_LOG_NOTICE) == 0);
+  hold("no levels, to be told", ss_log_enabled(-1) == 1 && ss_log_enabled(11) == 1);
+  /* What a peer chose is logged, whatever it is, and as one line. */
+  check("not UTF-8", SS_LOG(SS_LOG_WARNING, "eve \xff"), SS_OK);
+  check("forged", ss_log(SS_LOG_WARNING, "a.c\nforged", 1, "f\nforged\xff", "g\nforged"), SS_OK);
+  check("one", ss_log(SS_LOG_WARNING, "wrapper.c", 7, "one", "by one"), SS_OK);
+  check("two", ss_log(SS_LOG_WARNING, "wrapper.c", 7, "two", "by two"), SS_OK);
+  for (uint32_t line = 1; line <= 5000; line++) {
+    check("many", ss_log(SS_LOG_WARNING, "many.c", line, "main", "of many"), SS_OK);
+  }
   check("stop", ss_log_stop(), SS_OK);
   check("stopped", ss_log_stop(), SS_NO_LOG);
   for (int status = -1; status < 12; status++) {

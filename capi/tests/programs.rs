@@ -251,18 +251,42 @@ fn the_example_outlives_a_lack_of_descriptors() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// A program of the tests, run with one argument: what it says, and its log on stderr.
+fn run(name: &str, dir: &Dir, argument: &Path) -> (String, String) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(name);
+    let program = build(&source, &dir.0);
+    let output = Command::new(&program).arg(argument).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}: {said}", output.status);
+    (said, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 #[test]
 fn wrong_uses_are_told_and_harm_nobody() {
     if !has("gcc") {
         return skip("gcc");
     }
     let dir = Dir::new("misuse");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/misuse.c");
-    let program = build(&source, &dir.0);
-    let output = Command::new(&program)
-        .arg(dir.0.join("run/a.sock"))
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}: {said}", output.status);
+    let (_, log) = run("misuse.c", &dir, &dir.0.join("run/a.sock"));
+    assert!(log.contains("eve \\xff"), "{log}");
+    assert!(!log.lines().any(|line| line.starts_with("forged")), "{log}");
+    for place in ["by one (wrapper.c:7 one)", "by two (wrapper.c:7 two)"] {
+        assert!(log.contains(place), "{place}: {log}");
+    }
+    assert!(log.contains("of many (many.c:1 main)"), "{log}");
+    assert!(log.contains("of many (elsewhere:0 elsewhere)"), "{log}");
+    assert_eq!(log.matches("of many").count(), 5000);
+}
+
+#[test]
+fn children_log_whatever_the_threads_of_their_parent_are_at() {
+    if !has("gcc") {
+        return skip("gcc");
+    }
+    let dir = Dir::new("forks");
+    let (said, log) = run("forks.c", &dir, &dir.0.join("log/a.log"));
+    assert_eq!(said, "100 of 100 children have logged\n");
+    assert_eq!(log.matches("in a child").count(), 100, "{log}");
 }

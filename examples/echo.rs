@@ -1,13 +1,17 @@
-//! Echo in ten lines: whoever runs it is served, and nobody else, behind all walls.
+//! Echo in a few lines: whoever runs it is served, and nobody else, behind all walls.
 //!
 //!     echo [SOCKET]
+//!
+//! Without SOCKET it is `echo/echo.sock` under `$XDG_RUNTIME_DIR`, else under `/run`.
 
 use secure_socket::{Connection, Listener, Policy, Server, sandbox::Plan};
 use std::{error::Error, io};
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let folder = std::env::var("XDG_RUNTIME_DIR");
+    let folder = folder.unwrap_or_else(|_| String::from("/run"));
     let path = std::env::args().nth(1);
-    let path = path.unwrap_or_else(|| String::from("/run/echo/echo.sock"));
+    let path = path.unwrap_or_else(|| format!("{folder}/echo/echo.sock"));
     let policy = Policy::parse("uid:self")?;
     let listener = Listener::builder(path)?
         .policy(policy)

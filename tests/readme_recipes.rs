@@ -1,6 +1,7 @@
 //! The recipes of the README do what it says: its own text is typed as it stands, by
 //! the users that its prompts name, against the real programs, and what they print is
-//! compared with what the README shows.
+//! compared with what the README shows. Docker's engine alone is no real one: a few
+//! lines of Python answer at its socket.
 //!
 //! A recipe begins at `<!-- recipe: NAME -->`. A block `sh` is a server that root
 //! starts, a block `conf` is the configuration of the program behind it, and a block

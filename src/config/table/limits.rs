@@ -11,7 +11,7 @@ pub(crate) static KEYS: &[Key] = &[
         .help("How many connections are open at once; it also bounds the worker pool.")
         .example("1000"),
     Key::new("threads", Kind::Text("multi, single, or a number from 1 to 1024"), Preset::Value("multi"))
-        .help("`multi`: a bounded pool, one connection per worker. `single`: one thread accepts and serves all connections as they become ready. A number: so many such threads share them.")
+        .help("`multi`: a bounded pool, one connection per worker; `single`: one thread accepts and serves all connections as they become ready; a number: so many such threads share them.")
         .example("single"),
     Key::new("overload", Kind::Word(&["wait", "refuse"]), Preset::Value("wait"))
         .help("At `max_connections`: `wait` leaves newcomers in the kernel's backlog, `refuse` accepts and closes them, counted and logged.")
@@ -55,7 +55,7 @@ pub(crate) static KEYS: &[Key] = &[
     Key::new("limit", Kind::Text("RULE:connections=N,rate=N/TIME"), Preset::Nothing)
         .live()
         .repeated()
-        .help("Other limits for peers that meet these criteria, e.g. a busy service account. The first that matches holds.")
+        .help("Other limits for peers that meet the criteria of a rule, e.g. a busy service account: `RULE:connections=N,rate=N/TIME`, one of the two or both. The first that matches holds.")
         .example("user:shop:connections=150,rate=500/1s"),
     Key::new("denials_before_penalty", number(0, 1_000_000), Preset::Value("5"))
         .live()

@@ -14,10 +14,10 @@ pub(crate) static KEYS: &[Key] = &[
         .help("Where the relay connects to: `unix:/path`, `unix:@name`, `tcp:host:port`, `tcp:[::1]:port`. Given more than once: the first that is available, in this order. A host name is looked up at the start, and again after a failure.")
         .example("unix:/run/redis/redis.sock"),
     Key::new("upstream_identity", Kind::Word(&["own", "peer"]), Preset::Value("own"))
-        .help("`peer`: connect to the upstream as the peer's uid, gid and groups, so that its own peer authentication sees the real user. Needs a unix upstream, CAP_SETUID and CAP_SETGID.")
+        .help("As whom the relay connects to its upstream: `own`, as itself; `peer`, with the peer's uid, gid and groups, so that the upstream's own peer authentication sees the real user. `peer` needs a unix upstream, CAP_SETUID and CAP_SETGID.")
         .example("peer"),
     Key::new("proxy_protocol", Kind::Word(&["off", "v2"]), Preset::Value("off"))
-        .help("`v2`: send a PROXY v2 header with the peer's credentials to the upstream first.")
+        .help("Whether the relay tells the upstream first who the peer is: `v2`, in a PROXY v2 header with its credentials; `off`, not at all.")
         .example("v2"),
     Key::new("relay_descriptors", number(0, 253), Preset::Value("0"))
         .help("How many descriptors the relay forwards with one message, over unix upstreams (Wayland, D-Bus). 0: none, and one that sends some is cut off.")
@@ -48,6 +48,6 @@ pub(crate) static KEYS: &[Key] = &[
     Key::new("permit", Kind::Text("publish|subscribe|request|serve PATTERN RULE"), Preset::Nothing)
         .live()
         .repeated()
-        .help("Broker: who may do what with which subjects. None given: every admitted peer may do everything. One or more: what none permits is denied.")
+        .help("Broker: who may do what with which subjects, as `publish|subscribe|request|serve PATTERN RULE`. None given: every admitted peer may do everything. One or more: what none permits is denied.")
         .example("publish orders.> user:shop"),
 ];

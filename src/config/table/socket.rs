@@ -29,7 +29,7 @@ pub(crate) static KEYS: &[Key] = &[
         .help("Port to listen on, for the internet domains.")
         .example("6666"),
     Key::new("expose", Kind::YesNo, Preset::Value("no"))
-        .help("Whether `address` may be one that other machines can reach. TCP peers have no credentials: only their address is known.")
+        .help("Whether `address` may be one that other machines can reach; TCP peers have no credentials, only an address.")
         .example("yes"),
     Key::new("backlog", number(1, 65_535), Preset::Value("128"))
         .help("How many connections the kernel keeps waiting to be accepted, listen(2). The kernel caps it at `net.core.somaxconn`.")

@@ -6,6 +6,8 @@
 
 mod identity_support;
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -273,6 +275,39 @@ fn a_proof_is_asked_for_and_keeps_out_who_execs_after_connect() {
     });
 }
 
+#[test]
+fn a_reload_may_name_a_process_that_lives() {
+    let Some(lab) = lab_with_out("daemon-reload") else {
+        return;
+    };
+    let file = lab.path("conf");
+    let rules = |text: String| std::fs::write(&file, text).unwrap();
+    rules("allow=uid:33\n".into());
+    let daemon = Daemon::start(&lab, &[&format!("config={}", file.display())]);
+    let is_served = || {
+        let mut stream = UnixStream::connect(&daemon.socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // Whoever is closed may be so before it has written.
+        let _ = stream.write_all(b"x");
+        stream.read(&mut [0]).is_ok_and(|length| length == 1)
+    };
+    let reload = || {
+        let pid = rustix::process::Pid::from_child(&daemon.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    };
+    assert!(!is_served());
+    rules(format!("allow=uid:0,pid:{}\n", std::process::id()));
+    reload();
+    until("the process is named", || daemon.logged("reloaded:"));
+    assert!(is_served());
+    rules("allow=uid:0,pid:4194304\n".into());
+    reload();
+    until("a process that is not there is refused", || {
+        daemon.logged("pid:4194304 can not be held")
+    });
+    assert!(is_served(), "the rules before stay in force");
+}
+
 /// What a start that is refused says.
 #[track_caller]
 fn check_refused(mut command: Command, expected: &[&str]) {
@@ -482,7 +517,7 @@ fn the_client_program_verifies_its_server_and_proves_itself() {
         command.args([proof, server]).stdin(Stdio::piped());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"hello");
+        let _ = child.stdin.take().unwrap().write_all(b"hello");
         let output = child.wait_with_output().unwrap();
         println!("{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()

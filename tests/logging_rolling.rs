@@ -48,6 +48,19 @@ fn log(run: u32, thread: u64, number: u64) {
     info!("run {run} {thread} {number} a-line-of-usual-length-that-a-service-logs");
 }
 
+static TERMINATED: AtomicBool = AtomicBool::new(false);
+
+/// Takes SIGTERM as a service does that wants to end in order.
+#[allow(unsafe_code, reason = "no other way to have a handler")]
+fn on_sigterm() {
+    extern "C" fn handler(_: libc::c_int) {
+        TERMINATED.store(true, Ordering::SeqCst);
+    }
+    // SAFETY: the handler only stores into an atomic (signal-safety(7)).
+    let before = unsafe { libc::signal(libc::SIGTERM, handler as *const () as libc::sighandler_t) };
+    assert_ne!(before, libc::SIG_ERR);
+}
+
 /// What the children of the tests below do. Arguments come in variables.
 #[test]
 #[ignore = "a part of the other tests, which start it"]
@@ -61,9 +74,13 @@ fn child() {
     let guard = start(Path::new(&path), number("CHILD_MAX_SIZE"));
     let stop = Arc::new(AtomicBool::new(false));
     let stopper = Arc::clone(&stop);
+    on_sigterm();
     std::thread::spawn(move || {
-        // The parent says stop by closing our input.
-        let _ = std::io::stdin().read(&mut [0]);
+        // The parent says stop by SIGTERM, or is gone and has closed our input.
+        let input = std::thread::spawn(|| std::io::stdin().read(&mut [0]));
+        while !TERMINATED.load(Ordering::SeqCst) && !input.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         stopper.store(true, Ordering::SeqCst);
     });
     let loggers: Vec<_> = (0..threads)
@@ -146,13 +163,14 @@ fn eight_threads_lose_nothing_while_the_file_rolls() {
 }
 
 #[test]
-fn a_stop_in_the_middle_loses_nothing() {
+fn a_sigterm_in_the_middle_loses_nothing() {
     let directory = TempDir::new("stop");
     let path = directory.join("log");
     let mut child = spawn(&path, 0, 8, u64::MAX, 1 << 20);
     std::thread::sleep(Duration::from_millis(if long() { 3000 } else { 300 }));
-    drop(child.stdin.take());
-    assert!(child.wait().unwrap().success());
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    finish(&mut child);
     let counts = std::fs::read_to_string(directory.join("log-counts")).unwrap();
     let counts: Vec<u64> = counts
         .split(' ')

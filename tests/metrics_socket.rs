@@ -121,6 +121,24 @@ fn only_those_whom_its_own_rules_admit_may_read() {
 }
 
 #[test]
+fn its_rules_may_name_an_executable() {
+    needs!(root, "curl");
+    let dir = TempDir::new();
+    let (mut daemon, socket) = start(&dir, &["metrics_allow=exe:/usr/bin/curl"]);
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--unix-socket"])
+        .arg(&socket)
+        .arg("http://localhost/metrics")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.ends_with("# EOF\n"), "{output:?}\n{}", daemon.log());
+    assert_eq!(ask(&socket, ""), "", "the same user by another program");
+    daemon.wait_for_log("metrics: peer denied uid=0");
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn those_who_dawdle_hold_nobody_up() {
     let dir = TempDir::new();
     let (mut daemon, socket) = start(&dir, &[]);

@@ -90,8 +90,6 @@ pub struct Key {
     /// Whether a reload (SIGHUP) puts a new value in force; else it waits for the
     /// next start.
     pub live: bool,
-    /// Whether the room behind it is there. If not, giving it refuses the start.
-    pub built: bool,
 }
 
 impl Key {
@@ -105,7 +103,6 @@ impl Key {
             example: "",
             old: &[],
             live: false,
-            built: true,
         }
     }
 

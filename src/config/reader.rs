@@ -66,16 +66,12 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(table: Table, given: &'a [Given]) -> Self {
-        let mut diagnostics = Diagnostics::default();
-        for given in given.iter().filter(|given| !given.key.built) {
-            diagnostics.error(Some(given.place()), given.key.name, "not built yet");
-        }
         Self {
             table,
             given,
             failed: Vec::new(),
             idle: Vec::new(),
-            diagnostics,
+            diagnostics: Diagnostics::default(),
             effective: Vec::new(),
         }
     }

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Daemon, PATIENCE, TempDir, as_user};
+use crate::support::{Daemon, PATIENCE, TempDir, as_user, signal};
 
 /// Who the clients are: a user of every Debian, and not the one of the daemon.
 pub const CLIENT: &str = "www-data";
@@ -43,18 +43,17 @@ impl Upstream {
     }
 
     pub fn signal(&self, name: &str) {
-        let pid = self.0.id().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status();
-        assert!(status.unwrap().success());
+        signal(&self.0, name);
     }
 }
 
 impl Drop for Upstream {
     fn drop(&mut self) {
         // First a chance to end what it started itself.
-        let pid = self.0.id().to_string();
-        let _ = Command::new("kill").args(["-s", "CONT", &pid]).status();
-        let _ = Command::new("kill").args(["-s", "TERM", &pid]).status();
+        if matches!(self.0.try_wait(), Ok(None)) {
+            signal(&self.0, "CONT");
+            signal(&self.0, "TERM");
+        }
         let end = Instant::now() + Duration::from_secs(3);
         while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < end {
             thread::sleep(Duration::from_millis(10));

@@ -1,13 +1,15 @@
 //! The log behind its walls: every sink, rolling, compression, reopening.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Read;
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secure_socket::ids::{Gid, Uid};
 use secure_socket::logging::{
     FileSpec, Logger, Overflow, RemoteSpec, SinkSpec, ThreadRole, Verbosity,
 };
@@ -16,7 +18,13 @@ use secure_socket::sandbox::{self, Access, PathGrant, Plan, Role, SeccompAction}
 pub(crate) fn log(directory: &Path, queue: &str) {
     let directory = directory.to_owned();
     let tcp = TcpListener::bind("127.0.0.1:0").expect("bound");
-    let udp = UdpSocket::bind("127.0.0.1:0").expect("bound");
+    // A machine may be without IPv6.
+    let udp = UdpSocket::bind("[::1]:0").or_else(|_| UdpSocket::bind("127.0.0.1:0"));
+    let udp = udp.expect("bound");
+    hand_down(&directory);
+    // Asked here: behind the walls it is no longer answered.
+    let uid = rustix::process::geteuid().as_raw();
+    let gid = rustix::process::getegid().as_raw();
     let _local = UnixDatagram::bind(directory.join("syslog")).expect("bound");
     let port = tcp.local_addr().expect("address").port();
     let logger = Logger::builder()
@@ -27,6 +35,8 @@ pub(crate) fn log(directory: &Path, queue: &str) {
             max_size: 64 << 10,
             keep: 2,
             sync: true,
+            mode: 0o640,
+            owner: Uid::from_raw(uid).zip(Gid::from_raw(gid)),
             ..FileSpec::new(directory.join("log"))
         }))
         .target(SinkSpec::Mq {
@@ -83,6 +93,22 @@ pub(crate) fn log(directory: &Path, queue: &str) {
     assert!(guard.shutdown());
     let archives = count(&directory, ".gz");
     assert!((1..=2).contains(&archives), "{archives} archives");
+    for name in names(&directory)
+        .iter()
+        .filter(|name| name.starts_with("log"))
+    {
+        let file = fs::metadata(directory.join(name)).expect("granted");
+        let found = (file.mode() & 0o7777, file.gid());
+        assert_eq!(found, (0o640, gid), "{name}");
+    }
+}
+
+/// Lets the directory hand its group down to new files, another one where we may choose.
+fn hand_down(directory: &Path) {
+    if rustix::process::geteuid().is_root() {
+        chown(directory, None, Some(12_345)).expect("root may");
+        fs::set_permissions(directory, Permissions::from_mode(0o2700)).expect("our own");
+    }
 }
 
 /// Takes what a syslog server would.

@@ -94,6 +94,27 @@ pub fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+/// Sends a signal by name, e.g. `TERM`, to a child that was not waited for.
+#[track_caller]
+pub fn signal(child: &Child, name: &str) {
+    use rustix::process::{Pid, Signal, kill_process};
+    let signal = match name {
+        "ALRM" => Signal::ALARM,
+        "CONT" => Signal::CONT,
+        "HUP" => Signal::HUP,
+        "INT" => Signal::INT,
+        "KILL" => Signal::KILL,
+        "PIPE" => Signal::PIPE,
+        "QUIT" => Signal::QUIT,
+        "STOP" => Signal::STOP,
+        "TERM" => Signal::TERM,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        other => panic!("no signal {other} here"),
+    };
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
 /// A running daemon, killed at the end if it still runs.
 pub struct Daemon {
     child: Child,
@@ -184,10 +205,7 @@ impl Daemon {
 
     /// Sends a signal by name, e.g. `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args(["-s", name, &self.pid().to_string()])
-            .status();
-        assert!(status.unwrap().success());
+        signal(&self.child, name);
     }
 
     /// TERM, and the exit status.

@@ -53,7 +53,7 @@ fn the_write_timeout_of_one_who_was_long_silent_is_no_longer() {
 #[cfg(all(feature = "broker", feature = "client"))]
 fn the_request_of_one_who_was_long_silent_ends_no_later() {
     use broker_support::Running;
-    use secure_socket::client::{Client, Event, Server};
+    use secure_socket::client::{Client, Event, ServerIdentity};
     use secure_socket::frame::ErrorCode;
     use secure_socket::service::broker::{Limits, Permits};
 
@@ -62,7 +62,8 @@ fn the_request_of_one_who_was_long_silent_ends_no_later() {
         ..Limits::default()
     };
     let broker = Running::new(Threads::Multi, limits, Permits::default());
-    let client = || Client::connect(&broker.path, &Server::root_or_self(), PATIENCE).unwrap();
+    let client =
+        || Client::connect(&broker.path, &ServerIdentity::root_or_self(), PATIENCE).unwrap();
     let (mut asker, mut server) = (client(), client());
     server.serve("never.answered").unwrap();
     asker.sync().unwrap();

@@ -68,16 +68,19 @@ struct Proof {
 /// What became of a candidate.
 pub(super) enum Verdict {
     /// Undecided.
-    Wait(Candidate, Wait),
+    Wait(Box<Candidate>, Wait),
     /// Closed.
     TurnedAway,
     /// To be served.
-    Admitted {
-        connection: Arc<Connection>,
-        rules: Arc<Rules>,
-        subject: Subject,
-        ticket: Ticket,
-    },
+    Admitted(Admitted),
+}
+
+/// Whom the policy lets in, with a place of its own.
+pub(super) struct Admitted {
+    pub(super) connection: Arc<Connection>,
+    pub(super) rules: Arc<Rules>,
+    pub(super) subject: Subject,
+    pub(super) ticket: Ticket,
 }
 
 /// How far it is.
@@ -92,7 +95,7 @@ enum Stage {
 
 impl Candidate {
     /// Learns who has come. `None` if that one is refused unread.
-    pub(super) fn greet(shared: &Shared, accepted: Accepted, now: Instant) -> Option<Self> {
+    pub(super) fn greet(shared: &Shared, accepted: Accepted, now: Instant) -> Option<Box<Self>> {
         let id = shared.next_id();
         let rules = shared.rules();
         let peer = match accepted.address {
@@ -107,7 +110,7 @@ impl Candidate {
         let facts = Arc::clone(peer.shared_facts());
         let socket = accepted.socket;
         let doing = Doing::Judging;
-        Some(Self {
+        Some(Box::new(Self {
             id,
             socket,
             accepted: now,
@@ -118,7 +121,7 @@ impl Candidate {
             doing,
             proved: false,
             ticket: None,
-        })
+        }))
     }
 
     /// The number of its connection.
@@ -127,7 +130,12 @@ impl Candidate {
     }
 
     /// Goes on until there is a verdict, or something to wait for.
-    pub(super) fn go_on(mut self, shared: &Shared, waker: Option<&Waker>, now: Instant) -> Verdict {
+    pub(super) fn go_on(
+        mut self: Box<Self>,
+        shared: &Shared,
+        waker: Option<&Waker>,
+        now: Instant,
+    ) -> Verdict {
         // The registry doesn't know it yet, so nobody else ends it.
         if shared.phase.is_forced() {
             return Verdict::TurnedAway;
@@ -160,7 +168,12 @@ impl Candidate {
         }
     }
 
+    // The steps are not inlined: what one takes of the stack is given back before the next,
+    // and before the line in the log. An idle worker keeps the pages of the deepest call
+    // that it ever made: two, with this.
+
     /// Other rules came into force on the way to the verdict: they decide.
+    #[inline(never)]
     fn begin_again(&mut self, shared: &Shared) {
         self.rules = shared.rules();
         if self.peer.facts().address.is_none() {
@@ -173,6 +186,7 @@ impl Candidate {
     }
 
     /// Asks for what can still change the verdict, or gives it.
+    #[inline(never)]
     fn judge(&mut self, shared: &Shared, waker: Option<&Waker>, now: Instant) -> Stage {
         let rules = Arc::clone(&self.rules);
         loop {
@@ -202,6 +216,7 @@ impl Candidate {
         }
     }
 
+    #[inline(never)]
     fn ask_checker(&self, needs: Needs, waker: Option<&Waker>, now: Instant) -> Answer {
         let inspector = &self.rules.inspector;
         let patience = inspector.patience().saturating_add(MARGIN);
@@ -221,6 +236,7 @@ impl Candidate {
         answer
     }
 
+    #[inline(never)]
     fn learn(&mut self, answer: Answer, waker: Option<&Waker>, now: Instant) -> Stage {
         match answer.take(now) {
             Some(process) => {
@@ -235,6 +251,7 @@ impl Candidate {
         }
     }
 
+    #[inline(never)]
     fn begin_proof(&mut self, now: Instant) -> Stage {
         let until = sys::time::after(now, self.rules.proof_timeout);
         match self.peer.pid().map(Challenge::new) {
@@ -250,6 +267,7 @@ impl Candidate {
         }
     }
 
+    #[inline(never)]
     fn prove(&mut self, mut proof: Proof, waker: Option<&Waker>, now: Instant) -> Stage {
         if now >= proof.until {
             return Stage::Denied(Denial::without_rule(DenialReason::ProofTimeout));
@@ -300,6 +318,7 @@ impl Candidate {
     }
 
     /// The second look, after the proof: all that could have changed since.
+    #[inline(never)]
     fn confirm(&mut self, answer: Answer, waker: Option<&Waker>, now: Instant) -> Stage {
         let Some(process) = answer.take(now) else {
             let wait = answer.wait(waker, now);
@@ -319,6 +338,7 @@ impl Candidate {
         }
     }
 
+    #[inline(never)]
     fn deny(self, shared: &Shared, denial: &Denial, now: Instant) {
         journal::denied(&*shared.observer, self.id, &self.facts, denial);
         // What the server had no means for is not held against the peer: others
@@ -352,34 +372,21 @@ impl Candidate {
     /// Lets the peer in. `in_force` are its rules, which stay so until it stands in the
     /// registry, where a reload finds it.
     fn enter(
-        self,
+        self: Box<Self>,
         shared: &Shared,
         authorized: Authorized,
         in_force: RwLockReadGuard<'_, Arc<Rules>>,
     ) -> Verdict {
-        let Self {
-            id,
-            socket,
-            accepted,
-            peer,
-            facts,
-            subject,
-            rules,
-            doing: _,
-            proved: _,
-            ticket,
-        } = self;
-        let Some(ticket) = ticket else {
+        let id = self.id;
+        let Some(admitted) = self.open(shared, authorized) else {
             return Verdict::TurnedAway;
         };
-        let timeouts = Arc::clone(&rules.timeouts);
-        let kind = shared.connection_kind;
-        let connection = Connection::new(id, socket, kind, peer, authorized, timeouts, accepted);
-        let connection = Arc::new(connection);
-        let entry = shared.registry.enter(&connection);
+        let connection = &admitted.connection;
+        let entry = shared.registry.enter(connection);
         drop(in_force);
-        if let Err(error) = journal::admitted(&*shared.observer, &connection) {
-            journal::unrecorded(&*shared.observer, id, &facts, &error);
+        if let Err(error) = journal::admitted(&*shared.observer, connection) {
+            let facts = connection.authorized().facts();
+            journal::unrecorded(&*shared.observer, id, facts, &error);
             return Verdict::TurnedAway;
         }
         entry.keep();
@@ -387,12 +394,34 @@ impl Candidate {
         if shared.phase.is_forced() {
             connection.end_by_force(CloseReason::Stopping);
         }
-        Verdict::Admitted {
-            connection,
-            rules,
-            subject,
+        Verdict::Admitted(admitted)
+    }
+
+    /// What was learnt becomes a connection.
+    #[inline(never)]
+    #[expect(
+        clippy::boxed_local,
+        reason = "it would be copied into the caller's frame"
+    )]
+    fn open(self: Box<Self>, shared: &Shared, authorized: Authorized) -> Option<Admitted> {
+        let this = *self;
+        let ticket = this.ticket?;
+        let timeouts = Arc::clone(&this.rules.timeouts);
+        let connection = Connection::new(
+            this.id,
+            this.socket,
+            shared.connection_kind,
+            this.peer,
+            authorized,
+            timeouts,
+            this.accepted,
+        );
+        Some(Admitted {
+            connection: Arc::new(connection),
+            rules: this.rules,
+            subject: this.subject,
             ticket,
-        }
+        })
     }
 }
 

@@ -44,23 +44,23 @@ pub trait Observer: Send + Sync {
 impl Observer for () {}
 
 /// Bytes of the longest line below: one that every connection writes twice.
-const LINE: usize = 192;
+const LINE: usize = 160;
 
 pub(super) fn admitted(observer: &dyn Observer, connection: &Connection) -> io::Result<()> {
     observer.admitted(connection)?;
-    crate::info!(conn = connection.id(); "{}", admitted_line(connection.authorized()));
+    let mut line = ShortText::new();
+    write_admitted(&mut line, connection.authorized());
+    crate::info!(conn = connection.id(); "{line}");
     Ok(())
 }
 
-fn admitted_line(authorized: &Authorized) -> ShortText<LINE> {
-    let mut line = ShortText::new();
+fn write_admitted(line: &mut ShortText<LINE>, authorized: &Authorized) {
     line.push("peer admitted ").push_shown(authorized.facts());
     line.push(" rule=")
         .push_number(authorized.rule_number().into(), 1);
     if authorized.is_forgeable() {
         line.push(" (forgeable)");
     }
-    line
 }
 
 pub(super) fn denied(observer: &dyn Observer, id: u64, facts: &Facts, denial: &Denial) {
@@ -116,18 +116,23 @@ pub(super) fn closed(
     lasted: Duration,
 ) {
     observer.closed(connection, reason, lasted);
-    crate::info!(conn = connection.id(); "{}", closed_line(connection.traffic(), reason, lasted));
+    let mut line = ShortText::new();
+    write_closed(&mut line, connection.traffic(), reason, lasted);
+    crate::info!(conn = connection.id(); "{line}");
 }
 
-fn closed_line(traffic: (u64, u64), reason: CloseReason, lasted: Duration) -> ShortText<LINE> {
-    let mut line = ShortText::new();
+fn write_closed(
+    line: &mut ShortText<LINE>,
+    traffic: (u64, u64),
+    reason: CloseReason,
+    lasted: Duration,
+) {
     line.push("connection closed reason=").push(reason.code());
     line.push(" received=").push_number(traffic.0, 1);
     line.push(" sent=").push_number(traffic.1, 1);
     line.push(" lasted=").push_number(lasted.as_secs(), 1);
     line.push(".").push_number(lasted.subsec_millis().into(), 3);
     line.push("s");
-    line
 }
 
 pub(super) fn abuse(
@@ -158,21 +163,23 @@ mod tests {
     use super::*;
     use crate::policy::{Facts, Policy};
 
+    fn text_of(write: impl FnOnce(&mut ShortText<LINE>)) -> String {
+        let mut line = ShortText::new();
+        write(&mut line);
+        line.as_str().to_owned()
+    }
+
     #[test]
     fn the_lines_of_every_connection_have_room() {
         let longest = CloseReason::ALL.into_iter().map(|reason| {
-            closed_line((u64::MAX, u64::MAX), reason, Duration::MAX)
-                .as_str()
-                .len()
+            let most = u64::MAX;
+            text_of(|line| write_closed(line, (most, most), reason, Duration::MAX)).len()
         });
         assert!(longest.max().unwrap() < LINE);
-        let closed = closed_line(
-            (7, 0),
-            CloseReason::Finished,
-            Duration::from_micros(61_002_900),
-        );
+        let lasted = Duration::from_micros(61_002_900);
+        let closed = text_of(|line| write_closed(line, (7, 0), CloseReason::Finished, lasted));
         let expect = "connection closed reason=finished received=7 sent=0 lasted=61.002s";
-        assert_eq!(closed.as_str(), expect);
+        assert_eq!(closed, expect);
     }
 
     #[test]
@@ -185,7 +192,7 @@ mod tests {
             .check(&facts)
             .unwrap();
         assert_eq!(
-            admitted_line(&admitted).as_str(),
+            text_of(|line| write_admitted(line, &admitted)),
             "peer admitted uid=4294967294 gid=4294967295(unmapped) pid=2147483647 rule=1"
         );
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::attendance::Attendance;
-use super::examination::{Candidate, Verdict};
+use super::examination::{Admitted, Candidate, Verdict};
 use super::journal;
 use super::recheck::Recheck;
 use super::shared::Shared;
@@ -52,8 +52,8 @@ struct Hangups {
 }
 
 enum Stage {
-    /// Not admitted yet.
-    Candidate(Candidate),
+    /// Not admitted yet; taken while it goes on.
+    Candidate(Option<Box<Candidate>>),
     /// Admitted.
     Serving(Serving),
     /// Only while the stage changes, and for those that were turned away.
@@ -65,7 +65,7 @@ struct Serving {
     session: Box<dyn Session>,
     subject: Subject,
     ends_with_peer: bool,
-    recheck: Option<Recheck>,
+    recheck: Option<Box<Recheck>>,
     traffic: (u64, u64),
     moved: Instant,
     _ticket: Ticket,
@@ -90,7 +90,7 @@ impl Visit {
         let greet = || Candidate::greet(shared, accepted, now);
         let candidate = net(None, "the observer of a refusal", greet)??;
         let wait = Wait::default();
-        let stage = Stage::Candidate(candidate);
+        let stage = Stage::Candidate(Some(candidate));
         let shared = Arc::clone(shared);
         Some(Self {
             shared,
@@ -111,7 +111,12 @@ impl Visit {
         buffer: &mut [u8],
     ) -> Pace {
         let pace = match &mut self.stage {
-            Stage::Candidate(_) => self.step_examination(now, buffer),
+            // From here, not from within: what an examination takes of the stack is
+            // given back before the session takes its own.
+            Stage::Candidate(_) => match self.step_examination(now) {
+                Pace::Again => self.step_session(Signals::default(), false, now, buffer),
+                other => other,
+            },
             Stage::Serving(_) => self.step_session(signals, may_block, now, buffer),
             Stage::Gone => Pace::Over(CloseReason::Finished),
         };
@@ -124,12 +129,13 @@ impl Visit {
 
     /// As [`step_candidate`](Self::step_candidate), with a net: services and
     /// observers may be an embedder's, and may panic before a session stands.
-    fn step_examination(&mut self, now: Instant, buffer: &mut [u8]) -> Pace {
-        let Stage::Candidate(candidate) = &self.stage else {
+    /// `Again` says that it is being served now.
+    fn step_examination(&mut self, now: Instant) -> Pace {
+        let Stage::Candidate(Some(candidate)) = &self.stage else {
             return Pace::Over(CloseReason::Finished);
         };
         let id = candidate.id();
-        let examination = || self.step_candidate(now, buffer);
+        let examination = || self.step_candidate(now);
         let stepped = net(Some(id), "its examination", examination);
         stepped.unwrap_or_else(|| {
             if let Some(connection) = self.shared.registry.remove(id) {
@@ -143,54 +149,65 @@ impl Visit {
         })
     }
 
-    fn step_candidate(&mut self, now: Instant, buffer: &mut [u8]) -> Pace {
-        let Stage::Candidate(candidate) = std::mem::replace(&mut self.stage, Stage::Gone) else {
+    fn step_candidate(&mut self, now: Instant) -> Pace {
+        let candidate = match &mut self.stage {
+            Stage::Candidate(candidate) => candidate.take(),
+            Stage::Serving(_) | Stage::Gone => None,
+        };
+        let Some(candidate) = candidate else {
             return Pace::Over(CloseReason::Finished);
         };
         match candidate.go_on(&self.shared, self.waker.as_ref(), now) {
             Verdict::Wait(candidate, wait) => {
                 self.wait = wait;
-                self.stage = Stage::Candidate(candidate);
+                self.stage = Stage::Candidate(Some(candidate));
                 Pace::Wait
             }
             Verdict::TurnedAway => Pace::Over(CloseReason::Finished),
-            Verdict::Admitted {
-                connection,
-                rules,
-                subject,
-                ticket,
-            } => {
-                if self.shared.protocol.runs_to_its_end() {
-                    Attendance::begin(&self.shared, &connection, now);
-                }
-                let session = match self.shared.protocol.open(&connection, self.waker.clone()) {
-                    Ok(session) => session,
-                    Err(error) => {
-                        let facts = connection.authorized().facts();
-                        let observer = &*self.shared.observer;
-                        journal::not_served(observer, connection.id(), facts, &error);
-                        self.shared.registry.remove(connection.id());
-                        self.shared.closed(&connection, CloseReason::ServiceError);
-                        return Pace::Over(CloseReason::ServiceError);
-                    }
-                };
-                let authorized = connection.authorized();
-                let ends_with_peer =
-                    rules.ends_with_peer(authorized) && connection.peer().pidfd().is_some();
-                let recheck = authorized.watches_executable().then(|| Recheck::new(now));
-                self.stage = Stage::Serving(Serving {
-                    connection,
-                    session,
-                    subject,
-                    ends_with_peer,
-                    recheck,
-                    traffic: (0, 0),
-                    moved: now,
-                    _ticket: ticket,
-                });
-                self.step_session(Signals::default(), false, now, buffer)
-            }
+            Verdict::Admitted(admitted) => self.begin_session(admitted, now),
         }
+    }
+
+    /// Not inlined: see the steps of [`Candidate`].
+    #[inline(never)]
+    fn begin_session(&mut self, admitted: Admitted, now: Instant) -> Pace {
+        let Admitted {
+            connection,
+            rules,
+            subject,
+            ticket,
+        } = admitted;
+        if self.shared.protocol.runs_to_its_end() {
+            Attendance::begin(&self.shared, &connection, now);
+        }
+        let session = match self.shared.protocol.open(&connection, self.waker.clone()) {
+            Ok(session) => session,
+            Err(error) => {
+                let facts = connection.authorized().facts();
+                let observer = &*self.shared.observer;
+                journal::not_served(observer, connection.id(), facts, &error);
+                self.shared.registry.remove(connection.id());
+                self.shared.closed(&connection, CloseReason::ServiceError);
+                return Pace::Over(CloseReason::ServiceError);
+            }
+        };
+        let authorized = connection.authorized();
+        let ends_with_peer =
+            rules.ends_with_peer(authorized) && connection.peer().pidfd().is_some();
+        let recheck = authorized
+            .watches_executable()
+            .then(|| Box::new(Recheck::new(now)));
+        self.stage = Stage::Serving(Serving {
+            connection,
+            session,
+            subject,
+            ends_with_peer,
+            recheck,
+            traffic: (0, 0),
+            moved: now,
+            _ticket: ticket,
+        });
+        Pace::Again
     }
 
     fn step_session(
@@ -249,7 +266,7 @@ impl Visit {
         };
         // Only if the deadline that was waited for is still the one that counts. One
         // that is always busy is looked at as well: what it sends need not be its own.
-        let answered = serving.recheck.as_ref().is_some_and(Recheck::has_answer);
+        let answered = serving.recheck.as_deref().is_some_and(Recheck::has_answer);
         let due = answered || deadline.is_some_and(|deadline| deadline <= now);
         if due && let Some(reason) = self.overdue(now) {
             return Pace::Over(reason);
@@ -294,7 +311,7 @@ impl Visit {
     /// The peer's descriptor. `None` once it was turned away.
     pub(super) fn client(&self) -> Option<BorrowedFd<'_>> {
         match &self.stage {
-            Stage::Candidate(candidate) => Some(candidate.as_fd()),
+            Stage::Candidate(candidate) => candidate.as_ref().map(|one| one.as_fd()),
             Stage::Serving(serving) => Some(serving.connection.as_fd()),
             Stage::Gone => None,
         }
@@ -381,7 +398,7 @@ impl Serving {
         // Asked several times for each round trip: with the defaults there is none.
         let ends = earlier(self.lifetime_end(), self.first_byte_end());
         let ends = earlier(ends, self.idle_end());
-        earlier(ends, self.recheck.as_ref().map(Recheck::due))
+        earlier(ends, self.recheck.as_deref().map(Recheck::due))
     }
 
     fn lifetime_end(&self) -> Option<Instant> {
@@ -434,19 +451,27 @@ fn abuse_of(reason: CloseReason, traffic: (u64, u64)) -> Option<Abuse> {
 /// Does what an embedder's code has a part in. `None` if that panicked: the connection
 /// is lost, but the thread goes on to the next.
 fn net<T>(id: Option<u64>, what: &str, work: impl FnOnce() -> T) -> Option<T> {
-    let caught = catch_unwind(AssertUnwindSafe(work));
-    let said = |payload: Box<dyn Any + Send>| {
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let text = text.unwrap_or("no message");
-        match id {
-            Some(id) => {
-                crate::limited!(error, conn = id; "{what} panicked, the connection is closed: {text}");
-            }
-            None => {
-                crate::limited!(error, "{what} panicked, the connection is closed: {text}");
-            }
+    catch_unwind(AssertUnwindSafe(work))
+        .map_err(|payload| {
+            say_panicked(id, what, &*payload);
+            // Its destructor might panic as well.
+            std::mem::forget(payload);
+        })
+        .ok()
+}
+
+#[cold]
+#[inline(never)]
+fn say_panicked(id: Option<u64>, what: &str, payload: &(dyn Any + Send)) {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("no message");
+    match id {
+        Some(id) => {
+            crate::limited!(error, conn = id; "{what} panicked, the connection is closed: {text}");
         }
-    };
-    caught.map_err(said).ok()
+        None => {
+            crate::limited!(error, "{what} panicked, the connection is closed: {text}");
+        }
+    }
 }

@@ -26,7 +26,6 @@ pub mod buffer;
 pub(crate) mod inherited;
 pub mod interrupt;
 pub mod socket;
-pub(crate) mod stack;
 pub mod time;
 #[cfg(feature = "sandbox")]
 pub(crate) mod trap;

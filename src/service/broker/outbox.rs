@@ -19,6 +19,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::frame::{ErrorCode, Frame, FrameLimit, HEADER_BYTES, Subject};
@@ -44,7 +45,12 @@ pub trait Sink: Send + Sync {
     fn wake(&self);
 }
 
-pub(super) struct Outbox(Mutex<Out>);
+pub(super) struct Outbox {
+    out: Mutex<Out>,
+    /// Whether the connection's own thread has to write, or to end: to be seen without
+    /// the lock, as it looks before each wait, while another may be writing.
+    needs_owner: Arc<AtomicBool>,
+}
 
 /// What the lock of an [`Outbox`] covers.
 pub(super) struct Out {
@@ -60,6 +66,7 @@ pub(super) struct Out {
     drop_oldest: HashSet<u64>,
     limits: Limits,
     accepts: FrameLimit,
+    needs_owner: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,7 +93,8 @@ impl Outbox {
         limits: Limits,
         accepts: FrameLimit,
     ) -> Self {
-        Self(Mutex::new(Out {
+        let needs_owner = Arc::new(AtomicBool::new(false));
+        let out = Mutex::new(Out {
             queue: Queue::default(),
             phase: Phase::Open,
             blocked: false,
@@ -97,11 +105,18 @@ impl Outbox {
             drop_oldest: HashSet::new(),
             limits,
             accepts,
-        }))
+            needs_owner: Arc::clone(&needs_owner),
+        });
+        Self { out, needs_owner }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Out> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever makes it so wakes that thread afterwards, which looks again then.
+    pub(super) fn needs_owner(&self) -> bool {
+        self.needs_owner.load(Ordering::Acquire)
     }
 }
 
@@ -345,8 +360,14 @@ impl Out {
     fn block(&mut self) {
         if !self.blocked {
             self.blocked = true;
+            self.tell_owner();
             self.wake();
         }
+    }
+
+    fn tell_owner(&self) {
+        self.needs_owner
+            .store(self.blocked || self.phase != Phase::Open, Ordering::Release);
     }
 
     /// Has the connection's own thread look at it.
@@ -361,6 +382,7 @@ impl Out {
         self.phase = Phase::Ending(Ending::Broken);
         self.queue.clear();
         self.release();
+        self.tell_owner();
         self.wake();
     }
 
@@ -380,6 +402,7 @@ impl Out {
             Ending::Violation
         });
         self.release();
+        self.tell_owner();
         self.wake();
     }
 
@@ -389,6 +412,7 @@ impl Out {
         self.sink = None;
         self.queue.clear();
         self.release();
+        self.tell_owner();
     }
 
     /// Claims the duty to flush; false if another has it already, or if the
@@ -424,6 +448,7 @@ impl Out {
         self.blocked = true;
         self.flush();
         self.blocked = !self.queue.is_empty();
+        self.tell_owner();
     }
 
     /// Whether the connection's own thread should wait for room in the socket.

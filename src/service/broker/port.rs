@@ -93,6 +93,17 @@ impl Port {
         self.member.outbox.lock().writable();
     }
 
+    /// Whether [`outgoing`](Self::outgoing) has anything to say but whether it is empty.
+    /// Needs no lock, which whoever writes to this connection holds meanwhile.
+    pub(super) fn needs_owner(&self) -> bool {
+        self.member.outbox.needs_owner()
+    }
+
+    /// Whether nothing more is taken.
+    pub(super) fn is_ending(&self) -> bool {
+        self.needs_owner() && self.outgoing().ending.is_some()
+    }
+
     /// What to wait for.
     pub fn outgoing(&self) -> Outgoing {
         let out = self.member.outbox.lock();

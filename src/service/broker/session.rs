@@ -200,7 +200,7 @@ impl BrokerSession {
                 Ok(sent) => drop(unsent.drain(..sent.unwrap_or(0))),
                 Err(error) => self.stage = Stage::Over(self.connection.reason_for(&error)),
             },
-            Stage::Joined(port) => {
+            Stage::Joined(port) if port.needs_owner() => {
                 let out = port.outgoing();
                 if out.blocked || out.ending.is_some() {
                     port.writable();
@@ -235,7 +235,7 @@ impl BrokerSession {
         for _ in 0..READS_PER_STEP {
             match &self.stage {
                 Stage::Over(_) => return came,
-                Stage::Joined(port) if port.outgoing().ending.is_some() => return came,
+                Stage::Joined(port) if port.is_ending() => return came,
                 _ => (),
             }
             // A large buffer is given back before it waits.
@@ -394,6 +394,9 @@ impl BrokerSession {
                 wait.until = port.tick(now);
                 // In this order: what ends a request has queued its end by then.
                 let may_close = port.may_close();
+                if !may_close && !port.needs_owner() {
+                    return Next::Wait(wait);
+                }
                 let out = port.outgoing();
                 wait.client.write = out.blocked;
                 if out.ending.is_some() || may_close {

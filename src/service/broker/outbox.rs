@@ -372,9 +372,7 @@ impl Out {
 
     /// Has the connection's own thread look at it.
     pub(super) fn wake(&self) {
-        if let Some(sink) = &self.sink {
-            sink.wake();
-        }
+        self.sink.iter().for_each(|sink| sink.wake());
     }
 
     /// The socket is of no use any more: nothing can be said on it.

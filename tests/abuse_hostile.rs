@@ -1,5 +1,6 @@
 //! Hostile users against one honest one, behind the whole sandbox: he keeps his
 //! service, they are recognised and named. And memory with many users.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;

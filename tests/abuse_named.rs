@@ -1,5 +1,6 @@
 //! Each kind of abuse is recognised, told once with who does it, and penalised where
 //! that is asked for.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;

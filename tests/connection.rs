@@ -1,5 +1,6 @@
 //! A connection as an embedder's blocking service has it: reading and writing, the
 //! bounds of time of the server and of the service, clones, and the end by force.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;

@@ -1,5 +1,6 @@
 //! The daemon with peers that press: refusals by the hundred, peers that let the
 //! server wait for their proof, and stops in the middle of it.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;

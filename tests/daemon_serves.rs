@@ -1,5 +1,6 @@
 //! The daemon as its users meet it: the original's command line, clients in many
 //! languages, crowds, limits of the system, and every way to stop.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;

@@ -1,4 +1,5 @@
 //! The metrics as a monitoring program reads them.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;

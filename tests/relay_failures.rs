@@ -1,5 +1,6 @@
 //! What goes wrong around a relay, and what it keeps through it: workers,
 //! descriptors, and the bound of what it holds.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod relay_support;

@@ -3,6 +3,7 @@
 //! through it.
 //!
 //! The machines are network namespaces, joined by a pair of virtual cables.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod relay_support;

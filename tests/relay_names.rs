@@ -3,6 +3,7 @@
 //!
 //! Each test has a network namespace of its own, and binds files of its own over
 //! `/etc/hosts` and `/etc/resolv.conf`.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod relay_support;

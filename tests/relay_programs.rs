@@ -2,6 +2,7 @@
 //! sandbox in force, the client another user than the server.
 //!
 //! `RELAY_LONG=1` runs the full sizes: 1 GiB each way, a minute of MONITOR.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod relay_support;

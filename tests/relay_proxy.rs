@@ -1,5 +1,6 @@
 //! Who the peer is, told by PROXY v2: to the library's own parser, to haproxy
 //! and to nginx.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod relay_support;

@@ -1,5 +1,6 @@
 //! Reloads while it serves: whoever is still admitted notices nothing, whoever is
 //! not is closed, and nothing is left behind.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;

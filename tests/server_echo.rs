@@ -1,5 +1,6 @@
 //! The server as a library: echo over every choice of threads, many connections,
 //! limits, panics and stops. The daemon has tests of its own.
+#![cfg(feature = "daemon")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

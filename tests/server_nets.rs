@@ -1,4 +1,5 @@
 //! An observer that panics harms the connection that it is told of, and no thread.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod server_support;

@@ -1,5 +1,6 @@
 //! One who connects while the rules change is judged by those that are in force when
 //! he is let in, and nobody waits for that.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod server_support;

@@ -1,5 +1,6 @@
 //! Bounds of time: kept by the clock, however long a thread has waited before; for
 //! ever where that is asked for; and for whatever is waited for.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 #[cfg(all(feature = "broker", feature = "client"))]

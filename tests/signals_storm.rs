@@ -1,5 +1,6 @@
 //! Every signal in every state, alone and in random order: always an orderly end
 //! with the right exit code.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;

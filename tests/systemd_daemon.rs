@@ -1,6 +1,7 @@
 //! The daemon under a service manager: its units, activation, notifications,
 //! watchdog. No manager runs here; its side is played by systemd's own tools and
 //! by a socket that receives what the daemon tells it.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;

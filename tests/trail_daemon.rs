@@ -1,5 +1,6 @@
 //! The trail of a running daemon: every decision is in it, and who can't be
 //! recorded is not served.
+#![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod support;

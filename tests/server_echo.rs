@@ -24,7 +24,7 @@ use secure_socket::listener::{Address, Listener, Options, SocketPath};
 use secure_socket::peer::{Checker, CheckerConfig, Inspector, Pins};
 use secure_socket::server::{Outcome, Overload, Rules, Server, Threads};
 use secure_socket::service::{Connection, Echo, Opened, Protocol, Waker};
-use server_support::{ALL, Running, limits, loops, policy, start, start_default, start_with};
+use server_support::{ALL, Running, limits, loops, ping, policy, start, start_default, start_with};
 use support::{PATIENCE, TempDir, is_turned_away, round_trip};
 
 #[test]
@@ -221,6 +221,22 @@ fn a_forced_stop_closes_what_is_open() {
         assert!(is_turned_away(&stream));
         assert_eq!(server.thread.join().unwrap().unwrap(), Outcome::Forced);
         assert!(UnixStream::connect(&server.path).is_err());
+    }
+}
+
+#[test]
+fn a_stop_turns_those_away_who_wait_in_the_backlog() {
+    for threads in ALL {
+        let rules = Rules::new(policy(&[]));
+        let server = start(threads(), limits(1), Overload::Wait, rules);
+        let first = server.connect();
+        ping(&first);
+        let waiting: Vec<_> = (0..10).map(|_| server.connect()).collect();
+        server.handle.stop(PATIENCE * 2);
+        assert!(waiting.iter().all(is_turned_away));
+        ping(&first);
+        drop(first);
+        assert_eq!(server.thread.join().unwrap().unwrap(), Outcome::Drained);
     }
 }
 

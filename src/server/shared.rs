@@ -283,10 +283,21 @@ impl Shared {
             .take()
     }
 
-    /// Newcomers are turned away by the kernel from now on.
+    /// Newcomers are turned away by the kernel from now on, and here those who came
+    /// before and wait: in the backlog, and in connect(2) where that is full. They would
+    /// be held until the last connection is over, which may take as long as it likes.
     pub(super) fn stop_listening(&self) {
-        if let Err(error) = self.listener.shut_down() {
-            crate::debug!("shutdown of the listener: {error}");
+        match self.listener.shut_down() {
+            // Once the backlog is empty, accept fails.
+            Ok(true) => {
+                let waited = std::iter::from_fn(|| self.accept().ok()).count();
+                if waited > 0 {
+                    crate::info!("{waited} newcomers who waited are turned away");
+                }
+            }
+            // The service manager's: who waits is for the next one that it starts.
+            Ok(false) => {}
+            Err(error) => crate::debug!("shutdown of the listener: {error}"),
         }
     }
 

@@ -112,14 +112,13 @@ fn ninety_get_everything_though_ten_never_read() {
         publisher.flush().unwrap();
         reader.join().unwrap();
         let grown = resident_kib().saturating_sub(before) / 1024;
-        // Ten queues of 1 MiB at most, and what their readers hold.
-        assert!(grown < 64, "grown by {grown} MiB");
+        // Ten queues of 1 MiB at most, and what their readers hold; and whatever the other
+        // tests of this process take meanwhile.
+        assert!(grown < 128, "grown by {grown} MiB");
         for (number, client) in slow.iter_mut().enumerate() {
             let (mut seen, mut dropped, mut error) = (0, 0, None);
-            while let Ok(Some(event)) =
-                client.next(Some(Instant::now() + Duration::from_millis(300)))
-            {
-                match event {
+            while seen + dropped < MESSAGES && error.is_none() {
+                match next(client) {
                     Event::Message { .. } => seen += 1,
                     Event::Gap { count, .. } => dropped += count,
                     Event::Error { code, text, .. } => error = Some((code, text)),
@@ -343,12 +342,14 @@ fn when_it_stops_open_requests_still_end() {
         let stopping = thread::spawn(move || broker.stop(Duration::from_secs(20)));
         for (n, client) in [&mut asker, &mut server, &mut idle].into_iter().enumerate() {
             eprintln!("{threads:?} {n} {:?}", begin.elapsed());
-            assert!(matches!(
-                next(client),
+            let event = next(client);
+            let is_told = matches!(
+                event,
                 Event::GoAway {
                     millis: 15_000..=20_000
                 }
-            ));
+            );
+            assert!(is_told, "{event:?}");
         }
         assert!(matches!(idle.next(None), Err(ClientError::Closed)));
         let refused = asker.publish_confirmed("a", b"").unwrap_err();

@@ -11,6 +11,8 @@
 #[path = "broker_support/fake.rs"]
 mod fake;
 
+use std::time::{Duration, Instant};
+
 use fake::{Client, Got, bodies, codes, dropping, hub, pattern, publish, request, subscribe};
 use secure_socket::frame::{ErrorCode, Frame, FrameLimit};
 use secure_socket::service::broker::Limits;
@@ -270,10 +272,12 @@ fn the_places_of_what_is_missing_weigh_as_well() {
     }
 }
 
-#[test]
-fn a_long_queue_is_no_burden_on_who_publishes() {
+/// How long some publications take while so many large messages wait that may not be
+/// dropped, before those that may.
+fn published_behind(large: usize) -> Duration {
     let broker = hub(Limits {
-        pending_bytes: 8 << 20,
+        pending_bytes: large * (9 << 10) + (128 << 10),
+        pending_bytes_per_uid: 1 << 30,
         ..Limits::default()
     });
     let mut publisher = Client::join(&broker, 1, 1);
@@ -281,16 +285,26 @@ fn a_long_queue_is_no_burden_on_who_publishes() {
     slow.send(&[subscribe(1, "large"), dropping(2, "small")]);
     slow.read();
     slow.room(0);
-    for _ in 0..1010 {
+    for _ in 0..large {
         publisher.send(&[publish("large", &[0; 8 << 10])]);
     }
-    let begin = std::time::Instant::now();
-    for _ in 0..10_000 {
+    let begin = Instant::now();
+    for _ in 0..1_000 {
         publisher.send(&[publish("small", &[0; 4 << 10])]);
     }
     let took = begin.elapsed();
-    assert!(took.as_secs() < 5, "{took:?}: the queue is moved each time");
     assert!(slow.port.outgoing().ending.is_none());
+    took
+}
+
+#[test]
+fn a_long_queue_is_no_burden_on_who_publishes() {
+    // A ratio, the best of some: what the machine does meanwhile hits both alike, and a queue
+    // that is moved each time takes hundreds of times as long.
+    let ratio = || published_behind(4_000).as_secs_f64() / published_behind(10).as_secs_f64();
+    let ratios = [ratio(), ratio(), ratio()];
+    let least = ratios.into_iter().fold(f64::INFINITY, f64::min);
+    assert!(least < 25.0, "{ratios:?}: the queue is moved each time");
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub(crate) fn log(directory: &Path, queue: &str) {
     let udp = UdpSocket::bind("[::1]:0").or_else(|_| UdpSocket::bind("127.0.0.1:0"));
     let udp = udp.expect("bound");
     hand_down(&directory);
+    // As for the programs: files get the rest of their mode afterwards.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // Asked here: behind the walls it is no longer answered.
     let uid = rustix::process::geteuid().as_raw();
     let gid = rustix::process::getegid().as_raw();

@@ -17,6 +17,7 @@
     unreachable_pub
 )]
 
+mod aims;
 mod contestants;
 mod figures;
 mod report;

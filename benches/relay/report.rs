@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::aims;
 use crate::contestants::{self, Contestant};
 
 /// All values of all contestants.
@@ -104,7 +105,14 @@ impl Table {
             }
             text.push('\n');
         }
+        text.push_str(&aims::page(|title, name| self.median(title, name)));
         text
+    }
+
+    fn median(&self, title: &str, name: &str) -> Option<f64> {
+        let place = self.names.iter().position(|one| *one == name)?;
+        let row = self.rows.iter().find(|row| row.title == title)?;
+        summary(row.cells.get(place)?).map(|[median, ..]| median)
     }
 }
 

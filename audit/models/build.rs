@@ -18,7 +18,10 @@ fn main() {
         .collect();
     for (here, there) in [
         ("use std::sync::atomic::", "use loom::sync::atomic::"),
-        ("use crossbeam::utils::CachePadded;", "use crate::CachePadded;"),
+        (
+            "use crossbeam::utils::CachePadded;",
+            "use crate::CachePadded;",
+        ),
         ("pub(super)", "pub(crate)"),
     ] {
         assert!(code.contains(here), "the ring has no {here:?} any more");

@@ -83,7 +83,11 @@ fn check(words: usize, records: u32, lists: &'static [&'static [u32]]) {
         take(&ring, &mut seen);
         assert!(ring.is_empty(), "whatever was appended is there");
         for tags in &appended {
-            let own: Vec<u32> = seen.iter().filter(|tag| tags.contains(tag)).copied().collect();
+            let own: Vec<u32> = seen
+                .iter()
+                .filter(|tag| tags.contains(tag))
+                .copied()
+                .collect();
             assert_eq!(own, *tags, "in order, once");
         }
         assert_eq!(seen.len(), appended.iter().map(Vec::len).sum::<usize>());

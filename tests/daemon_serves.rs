@@ -232,7 +232,8 @@ fn records_keep_their_bounds() {
 #[test]
 fn loopback_serves_whom_the_rules_name() {
     for (domain, address) in [("AF_INET", "127.0.0.1"), ("AF_INET6", "::1")] {
-        let port = 20_000 + std::process::id() % 20_000;
+        // Below the ports that the kernel lends to clients (ip_local_port_range).
+        let port = 10_000 + std::process::id() % 20_000;
         let port = format!("port={port}");
         let daemon = Daemon::start(&[
             &format!("domain={domain}"),

@@ -459,6 +459,45 @@ fn permits_are_obeyed_when_asked_and_after_a_reload() {
 }
 
 #[test]
+fn a_reload_takes_back_what_waits_of_a_subscription_that_is_over() {
+    let everybody = Rule::parse(
+        "any",
+        &Numeric {
+            own_user: Uid::ROOT,
+        },
+    )
+    .unwrap();
+    let permits = |of: &[Action]| {
+        let permit = |action: &Action| Permit::new(*action, pattern("a"), everybody.clone());
+        Permits::new(of.iter().map(permit).collect())
+    };
+    for (small, body) in [(true, 10), (false, 5_000)] {
+        let broker = Broker::new(
+            Limits::default(),
+            permits(&[Action::Publish, Action::Subscribe]),
+        );
+        let mut publisher = Client::join(&broker, 1, 1);
+        let mut reader = Client::join(&broker, 2, 2);
+        reader.send(&[subscribe(7, "a")]);
+        reader.read();
+        // The first leaves in part: that one goes on, a frame is never torn.
+        reader.room(20);
+        for _ in 0..3 {
+            publisher.send(&[publish("a", &vec![1; body])]);
+        }
+        reader.send(&[Frame::Unsubscribe { id: 7 }]);
+        broker.reload(Limits::default(), permits(&[Action::Publish]));
+        let got = reader.read();
+        assert_eq!(bodies(&got).len(), 1, "small={small}: {got:?}");
+        let missing = got.iter().map(|one| match one {
+            Got::Gap(7, count) => *count,
+            _ => 0,
+        });
+        assert_eq!(missing.sum::<u64>(), 2, "small={small}: {got:?}");
+    }
+}
+
+#[test]
 fn what_a_receiver_does_not_accept_is_said() {
     let broker = hub(Limits::default());
     let mut large = Client::join(&broker, 1, 1);

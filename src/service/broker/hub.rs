@@ -167,6 +167,8 @@ impl Broker {
             });
             out.hand_over();
         }
+        // Of subscriptions that are over, and so are no more to be found above, as well.
+        out.revoke_messages(|subject| rights.allow_subject(Action::Subscribe, subject));
         let taken = out.revoke_requests(|subject| rights.allow_subject(Action::Serve, subject));
         drop(out);
         for number in taken {

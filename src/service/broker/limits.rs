@@ -192,6 +192,15 @@ pub(super) fn per_uid(of_connection: usize) -> usize {
     of_connection.saturating_mul(CONNECTIONS_WORTH_PER_UID)
 }
 
+/// Why a frame was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refused {
+    Quota(Quota),
+    TooLarge,
+    Gone,
+    Denied,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::frame::{ErrorCode, Frame, FrameLimit, HEADER_BYTES, Subject};
 
-use super::limits::{Account, Limits, Quota};
+use super::limits::{Account, Limits, Quota, Refused};
 use super::port::Ending;
 use super::queue::{Queue, frame_start};
 use super::run::Run;
@@ -75,15 +75,6 @@ enum Phase {
     /// Takes nothing more; what is queued still goes out.
     Ending(Ending),
     Closed,
-}
-
-/// Why a frame was not taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Refused {
-    Quota(Quota),
-    TooLarge,
-    Gone,
-    Denied,
 }
 
 impl Outbox {
@@ -482,6 +473,13 @@ impl Out {
     pub(super) fn revoke(&mut self, id: u64) {
         self.queue.drop_all(Some(id));
         self.drop_oldest.remove(&id);
+        self.release();
+    }
+
+    /// Takes back messages that wait and whose subject is not `permitted` any more, also those
+    /// of subscriptions that are over.
+    pub(super) fn revoke_messages(&mut self, permitted: impl Fn(Subject<'_>) -> bool) {
+        self.queue.drop_denied(permitted);
         self.release();
     }
 

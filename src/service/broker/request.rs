@@ -15,8 +15,8 @@ use crate::sys::time::after;
 
 use super::hub::count_in;
 use super::limits::Quota;
+use super::limits::Refused;
 use super::member::{Member, Request};
-use super::outbox::Refused;
 use super::port::Batch;
 use super::rights::Action;
 use super::routes::Entry;

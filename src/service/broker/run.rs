@@ -111,6 +111,15 @@ impl QueuedRun {
         (!head.is_empty()).then_some(head)
     }
 
+    /// The frames of which nothing has left.
+    pub(super) fn whole_frames(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self.run.starts.iter().skip(1).copied();
+        let ends = ends.chain([self.run.bytes.len()]);
+        let frames = self.run.starts.iter().copied().zip(ends);
+        let whole = frames.filter(|(start, _)| *start >= self.start);
+        whole.map(|(start, end)| self.run.bytes.get(start..end).unwrap_or_default())
+    }
+
     /// Takes out the rest of a frame that has left in part, if there is one.
     pub(super) fn take_torn(&mut self) -> Vec<u8> {
         let Some((_, frame)) = self.run.frame_at(self.start) else {

@@ -31,6 +31,13 @@ impl Piece {
     }
 }
 
+/// The subject of a frame, if it is a message.
+fn message_subject(frame: &[u8]) -> Option<Subject<'_>> {
+    let head = peek(frame).filter(|head| head.is_message)?;
+    let subject = frame.get(HEADER_BYTES..HEADER_BYTES + head.subject_bytes)?;
+    Subject::new(subject)
+}
+
 impl Queue {
     /// Drops messages from the oldest on, of those subscriptions that `droppable`
     /// names, until `need` bytes are free or none is left.
@@ -52,6 +59,48 @@ impl Queue {
         self.drop_to(0, false, |id| {
             subscription.is_none_or(|wanted| wanted == id)
         });
+    }
+
+    /// Drops every message of each subscription that has one waiting whose subject is not
+    /// `permitted`.
+    pub(in crate::service::broker) fn drop_denied(
+        &mut self,
+        permitted: impl Fn(Subject<'_>) -> bool,
+    ) {
+        let mut denied = Vec::new();
+        let mut look = |id: u64, frame: &[u8]| {
+            if !message_subject(frame).is_none_or(&permitted) && !denied.contains(&id) {
+                denied.push(id);
+            }
+        };
+        for piece in &self.pieces {
+            match piece {
+                Piece::Frames {
+                    bytes,
+                    start,
+                    boundary,
+                    ..
+                } => {
+                    let mut at = *boundary;
+                    while let Some(frame) = bytes.get(at..).and_then(peek) {
+                        if at >= *start {
+                            look(frame.id, bytes.get(at..).unwrap_or_default());
+                        }
+                        at += frame.total;
+                    }
+                }
+                Piece::Shared { head, start: 0, .. } => {
+                    if let Some(frame) = peek(head) {
+                        look(frame.id, head);
+                    }
+                }
+                Piece::Run(run) => run.whole_frames().for_each(|frame| look(run.id, frame)),
+                Piece::Shared { .. } | Piece::Gaps(_) => {}
+            }
+        }
+        for id in denied {
+            self.drop_all(Some(id));
+        }
     }
 
     /// Takes out requests of which nothing has left and whose subject is not

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::event_loop::Inbox;
-use super::exhaustion::Exhaustion;
+use super::exhaustion::{AcceptError, Exhaustion};
 use super::gate::{Gate, OnThreadStart};
 use super::journal::{self, Observer};
 use super::phase::Phase;
@@ -283,6 +283,29 @@ impl Shared {
             .take()
     }
 
+    /// Closes whoever is in the backlog of a listener that was shut down; gives how many
+    /// there were. Where descriptors ran out, the one held in reserve does for it.
+    fn turn_away_all(&self) -> u64 {
+        let mut number = 0_u64;
+        loop {
+            let turned_away = match self.accept() {
+                Ok(accepted) => {
+                    drop(accepted);
+                    true
+                }
+                Err(error) => match AcceptError::of(&error) {
+                    AcceptError::Passing => continue,
+                    AcceptError::Exhausted => self.reserve.spend_on(|| self.accept().is_ok()),
+                    AcceptError::Nothing | AcceptError::Broken => false,
+                },
+            };
+            if !turned_away {
+                return number;
+            }
+            number = number.saturating_add(1);
+        }
+    }
+
     /// Newcomers are turned away by the kernel from now on, and here those who came
     /// before and wait: in the backlog, and in connect(2) where that is full. They would
     /// be held until the last connection is over, which may take as long as it likes.
@@ -290,7 +313,7 @@ impl Shared {
         match self.listener.shut_down() {
             // Once the backlog is empty, accept fails.
             Ok(true) => {
-                let waited = std::iter::from_fn(|| self.accept().ok()).count();
+                let waited = self.turn_away_all();
                 if waited > 0 {
                     crate::info!("{waited} newcomers who waited are turned away");
                 }

@@ -200,16 +200,7 @@ impl Queue {
         let bytes = run.take_torn();
         if !bytes.is_empty() {
             let boundary = bytes.len();
-            let (start, keep) = (0, true);
-            self.pieces.insert(
-                index,
-                Piece::Frames {
-                    bytes,
-                    start,
-                    boundary,
-                    keep,
-                },
-            );
+            self.insert_kept(index, bytes, boundary);
             before = 1;
         }
         while self.bytes > enough
@@ -222,6 +213,17 @@ impl Queue {
             self.pieces.insert(index + before, Piece::Run(run));
         }
         before
+    }
+
+    /// Puts back frames that are not dropped; the first whole one begins at `boundary`.
+    fn insert_kept(&mut self, index: usize, bytes: Vec<u8>, boundary: usize) {
+        let piece = Piece::Frames {
+            bytes,
+            start: 0,
+            boundary,
+            keep: true,
+        };
+        self.pieces.insert(index, piece);
     }
 
     /// Decides what of a piece stays.
@@ -274,17 +276,7 @@ impl Queue {
         let joined = split.kept.is_empty() || keep && self.join_kept(index, split);
         if !joined {
             // The torn part isn't a frame, so the walk must begin after it.
-            let (bytes, boundary) = (split.kept.clone(), split.torn);
-            let start = 0;
-            self.pieces.insert(
-                index,
-                Piece::Frames {
-                    bytes,
-                    start,
-                    boundary,
-                    keep: true,
-                },
-            );
+            self.insert_kept(index, split.kept.clone(), split.torn);
             before = 1;
         }
         if split.rest < bytes.len() {

@@ -197,7 +197,7 @@ fn a_clone_writes_while_the_connection_reads_and_ends_with_it() {
 
 #[test]
 fn an_end_by_the_server_is_no_end_of_data() {
-    let (begun, begins) = mpsc::channel();
+    let (begun, begins) = channel();
     let server = Fixture::start(UNBOUNDED, move |connection| {
         begun.send(()).unwrap();
         byte(connection)

@@ -184,7 +184,7 @@ fn several_servers_at_once() {
         assert_eq!(program.ask("b", "hello"), "olleh\n", "{round}");
     }
     // One is stopped by its handle, from a service of the other.
-    assert_eq!(program.ask("b", "stop"), "pots\n");
+    assert_eq!(program.ask("b", "stop"), "pots\n", "{}", program.output());
     let until = Instant::now() + PATIENCE;
     while program.socket("a").exists() {
         assert!(Instant::now() < until, "{}", program.output());

@@ -139,13 +139,16 @@ impl<'a> Supervisor<'a> {
             self.shared.phase.force();
             self.shared.gate.open();
             self.finish();
+            let_go(self.shared);
             return Err(error);
         }
         self.shared.gate.open();
         self.watch();
         let outcome = self.drain();
         self.finish();
-        match self.shared.take_failure() {
+        let failure = self.shared.take_failure();
+        let_go(self.shared);
+        match failure {
             Some(error) => Err(ServerError::Listener(error)),
             None => Ok(outcome),
         }
@@ -389,6 +392,19 @@ impl<'a> Supervisor<'a> {
                 std::thread::sleep(BETWEEN_INTERRUPTS);
             }
         }
+    }
+}
+
+/// The listener ends here. A handle keeps all of it for as long as a call takes, maybe on
+/// a thread whose walls let it unlink nothing: that one must not be the last to let go.
+fn let_go(mut shared: Arc<Shared>) {
+    let until = Instant::now() + GRACE_AFTER_FORCE;
+    while let Err(still_held) = Arc::try_unwrap(shared) {
+        if Instant::now() >= until {
+            return;
+        }
+        shared = still_held;
+        std::thread::sleep(BETWEEN_INTERRUPTS);
     }
 }
 

@@ -91,9 +91,11 @@ fn helper_role() {
     }
 }
 
-/// Round trips of 64 bytes, some on a connection that is kept and some on new ones.
+/// Round trips of 64 bytes, some on a connection that is kept and some on new ones. And
+/// how many find no room in the backlog who would not wait for it.
 fn measure(daemon: &Daemon, time: Duration) -> Times {
     let (mut kept, mut fresh) = (Vec::new(), Vec::new());
+    let mut impatient = (0, 0);
     let mut connection = daemon.connect();
     let end = Instant::now() + time;
     while Instant::now() < end {
@@ -105,16 +107,40 @@ fn measure(daemon: &Daemon, time: Duration) -> Times {
         let began = Instant::now();
         exchange(&mut daemon.connect());
         fresh.push(began.elapsed());
+        impatient.0 += usize::from(!enters_at_once(&daemon.socket));
+        impatient.1 += 1;
         std::thread::sleep(Duration::from_millis(2));
     }
     kept.sort();
     fresh.sort();
-    Times { kept, fresh }
+    Times {
+        kept,
+        fresh,
+        impatient,
+    }
 }
 
 struct Times {
     kept: Vec<Duration>,
     fresh: Vec<Duration>,
+    /// Of so many.
+    impatient: (usize, usize),
+}
+
+/// Whether connect(2) finds room in the backlog, for one who does not wait (`EAGAIN`).
+#[track_caller]
+fn enters_at_once(socket: &Path) -> bool {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let own =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+    match rustix::net::connect(&own, &SocketAddrUnix::new(socket).unwrap()) {
+        Ok(()) => true,
+        Err(error) => {
+            assert_eq!(error, rustix::io::Errno::AGAIN);
+            false
+        }
+    }
 }
 
 fn at(times: &[Duration], percent: usize) -> Duration {
@@ -200,6 +226,8 @@ fn hostile_users(threads: &str) {
         times(&loud.fresh, &quiet.fresh),
         times(&loud.fresh, &busy.fresh),
     );
+    let (without, of) = loud.impatient;
+    println!("{threads}: connect without waiting, under attack: {without} of {of} found no room");
     println!(
         "{threads}: {} and {} round trips, none failed",
         loud.kept.len(),
@@ -232,6 +260,46 @@ fn hostile_users_take_nothing_from_an_honest_one_on_the_pool() {
 #[test]
 fn hostile_users_take_nothing_from_an_honest_one_on_one_thread() {
     hostile_users("threads=single");
+}
+
+/// He asks for thirty connections one after the other, is denied once and then under a penalty.
+#[track_caller]
+fn paced(threads: &str) {
+    needs!(root);
+    let dir = TempDir::new();
+    let mut daemon = Daemon::start(&[
+        &format!("socket_path={}", dir.join("sock").display()),
+        "allow=uid:12345",
+        "denials_before_penalty=1",
+        "penalty_rate=100/1s",
+        threads,
+    ]);
+    let began = Instant::now();
+    for _ in 0..30 {
+        assert!(support::is_turned_away(&daemon.connect()));
+    }
+    // One denied, as many at once as there are idle workers, and the rest 10 ms apart.
+    let least = Duration::from_millis(200);
+    assert!(began.elapsed() >= least, "in {:?}", began.elapsed());
+    daemon.signal("USR1");
+    daemon.wait_for_log("state: admitted=0 denied=1 refused=29");
+    // Those who rest are told of a stop like the others.
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
+#[test]
+fn who_is_under_a_penalty_is_turned_away_at_its_pace_by_the_pool() {
+    paced("threads=multi");
+}
+
+#[test]
+fn who_is_under_a_penalty_is_turned_away_at_its_pace_by_one_thread() {
+    paced("threads=single");
+}
+
+#[test]
+fn who_is_under_a_penalty_is_turned_away_at_its_pace_by_two_threads() {
+    paced("threads=2");
 }
 
 #[test]

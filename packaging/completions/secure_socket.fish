@@ -72,6 +72,7 @@ function __secure_socket_arguments
     printf '%s\t%s\n' "$dashes"penalty"$end" 'How long a first penalty lasts; it doubles on repetition.'
     printf '%s\t%s\n' "$dashes"penalty_max"$end" 'Where that doubling ends.'
     printf '%s\t%s\n' "$dashes"penalty_for"$end" 'What counts as an offence: denials; floods of connections; slow senders and slow readers; protocol errors; those that connect and vanish.'
+    printf '%s\t%s\n' "$dashes"penalty_rate"$end" 'How many connections of those under a penalty are turned away in such a time, 100/1s or more.'
     printf '%s\t%s\n' "$dashes"peers_remembered"$end" 'How many users and processes without open connections are remembered, for their rates, denials and penalties.'
     printf '%s\t%s\n' "$dashes"verbosity"$end" '0 fatal, 1 alert, 2 critical, 3 error, 4 warning, 5 notice, 6 info, 7 debug, 8 verbose, 9 trace, 10 wire; or off.'
     printf '%s\t%s\n' "$dashes"verbosity_for"$end" 'Another level for one module and those below it.'

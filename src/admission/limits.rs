@@ -10,6 +10,10 @@ use crate::policy::{Facts, Needs, Rule};
 /// connection.
 pub const DEFAULT_REMEMBERED: usize = 8_192;
 
+/// The longest time between two who are turned away under a penalty: others wait behind
+/// them.
+pub(crate) const LONGEST_REST: Duration = Duration::from_millis(10);
+
 /// So many in so much time: a token bucket that holds `count` at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rate {
@@ -62,6 +66,10 @@ pub struct Limits {
     pub penalty: Duration,
     /// Where that doubling ends, unless [`penalty`](Self::penalty) is longer still.
     pub penalty_max: Duration,
+    /// How many of those under a penalty are turned away in a time, but never fewer than
+    /// 100 a second: who comes faster waits in the backlog, and takes less of the
+    /// processors. `None`: as many as come.
+    pub penalty_rate: Option<Rate>,
     /// How many without open connections are remembered.
     pub remembered: usize,
     /// Bounds of their own for some. The first whose rule matches is taken.
@@ -78,6 +86,7 @@ impl Default for Limits {
             offences: Offences::default(),
             penalty: Duration::from_secs(60),
             penalty_max: Duration::from_secs(60 * 60),
+            penalty_rate: None,
             remembered: DEFAULT_REMEMBERED,
             exceptions: Vec::new(),
         }

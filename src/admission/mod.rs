@@ -24,10 +24,12 @@ mod penalties;
 mod refusal;
 mod strikes;
 mod subject;
+mod tempo;
 mod ticket;
 
 pub use abuse::Abuse;
 pub use ledger::PROCESSES_PER_UID;
+pub(crate) use limits::LONGEST_REST;
 pub use limits::{DEFAULT_REMEMBERED, Exception, Limits, Offences, Rate};
 pub use refusal::{Refusal, RefusalReason, Told};
 pub use subject::{ProcessKey, Subject, Who};
@@ -42,6 +44,7 @@ use std::time::{Duration, Instant};
 use ledger::{Account, Key, Ledger};
 use penalties::{Penalties, penalty_of};
 use refusal::Fold;
+use tempo::Tempo;
 
 use crate::policy::Facts;
 
@@ -113,6 +116,7 @@ pub(crate) struct Admission {
     /// Written under the lock only.
     open: AtomicUsize,
     penalties: Penalties,
+    tempo: Tempo,
 }
 
 #[derive(Debug)]
@@ -141,6 +145,7 @@ impl Admission {
             book: Mutex::new(book),
             open: AtomicUsize::new(0),
             penalties: Penalties::default(),
+            tempo: Tempo::default(),
         }
     }
 
@@ -175,7 +180,16 @@ impl Admission {
             return Ok(());
         };
         book.holds = true;
+        if let Some(rate) = book.limits.penalty_rate {
+            self.tempo.turned_away(rate.step().min(LONGEST_REST), now);
+        }
         Err(refusal)
+    }
+
+    /// Until when nobody is to be accepted, as those under a penalty come faster than
+    /// [`Limits::penalty_rate`].
+    pub(crate) fn rest(&self) -> Option<Instant> {
+        self.tempo.rest(Instant::now)
     }
 
     /// Admits a connection that the policy has admitted.

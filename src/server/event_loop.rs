@@ -12,9 +12,9 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, epoll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 
 use super::exhaustion::AcceptError;
@@ -160,7 +160,7 @@ impl EventLoop {
             if !self.shared.phase.is_running() && self.seats.is_empty() {
                 return Ok(());
             }
-            let timeout = self.timeout();
+            let timeout = self.wait_exactly(self.timeout());
             events.clear();
             let spare = rustix::buffer::spare_capacity(&mut events);
             match epoll::wait(&self.epoll, spare, timeout.as_ref()) {
@@ -185,9 +185,9 @@ impl EventLoop {
         }
     }
 
-    fn timeout(&self) -> Option<rustix::event::Timespec> {
+    fn timeout(&self) -> Option<Timespec> {
         if !self.again.is_empty() {
-            return Some(sys::time::timespec(std::time::Duration::ZERO));
+            return Some(sys::time::timespec(Duration::ZERO));
         }
         let timer = self.timers.first().map(|(at, _)| *at);
         let next = match (timer, self.resume) {
@@ -195,6 +195,20 @@ impl EventLoop {
             (timer, resume) => timer.or(resume),
         };
         next.map(|next| sys::time::until(next, Instant::now()))
+    }
+
+    /// epoll_wait(2) counts in milliseconds, too long for the rest between two who are
+    /// turned away: then it is ppoll(2) that waits, for the same. What is left to wait.
+    fn wait_exactly(&self, timeout: Option<Timespec>) -> Option<Timespec> {
+        const MILLISECOND: i64 = 1_000_000;
+        let short = |time: &Timespec| time.tv_sec == 0 && (1..MILLISECOND).contains(&time.tv_nsec);
+        let Some(time) = timeout.filter(|time| self.resume.is_some() && short(time)) else {
+            return timeout;
+        };
+        let mut fds = [PollFd::new(&self.epoll, PollFlags::IN)];
+        // An interrupt ends the wait as well.
+        let _ = rustix::event::poll(&mut fds, Some(&time));
+        Some(sys::time::timespec(Duration::ZERO))
     }
 
     fn on_event(&mut self, event: epoll::Event, now: Instant, woken: &mut Vec<Token>) {
@@ -389,6 +403,10 @@ impl EventLoop {
     fn accept(&mut self, now: Instant) {
         for _ in 0..self.accepts {
             if !self.shared.phase.is_running() || self.shared.must_pause() {
+                return;
+            }
+            if let Some(until) = self.shared.admission.rest() {
+                self.resume = Some(until);
                 return;
             }
             let error = match self.shared.accept() {

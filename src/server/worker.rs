@@ -52,6 +52,7 @@ impl Worker {
             self.shared.pool.idle.fetch_add(1, Ordering::SeqCst);
             // Looked at again after the count: a stop that comes now sees this
             // worker as idle and interrupts it.
+            self.rest();
             let accepted = if self.shared.phase.is_running() {
                 self.shared.accept()
             } else {
@@ -69,6 +70,15 @@ impl Worker {
                 }
                 Err(error) => self.after_failed_accept(&error),
             }
+        }
+    }
+
+    /// Waits while those under a penalty come too fast.
+    fn rest(&self) {
+        if let Some(until) = self.shared.admission.rest() {
+            let time = sys::time::until(until, Instant::now());
+            // A stop interrupts it.
+            let _ = rustix::event::poll(&mut [], Some(&time));
         }
     }
 

@@ -11,7 +11,7 @@ use super::super::values;
 use super::super::words::{self, Service};
 use super::Surroundings;
 use super::peers;
-use crate::admission::{Abuse, Exception, Limits, Offences};
+use crate::admission::{Abuse, Exception, LONGEST_REST, Limits, Offences, Rate};
 use crate::policy::{Names, Policy};
 use crate::server::{Overload, Threads};
 use crate::service::Timeouts;
@@ -117,9 +117,24 @@ fn admission(reader: &mut Reader<'_>, names: &dyn Names, policy: &Policy) -> Opt
         offences,
         penalty,
         penalty_max,
+        penalty_rate: penalty_rate(reader)?,
         remembered: number(reader, "peers_remembered")?,
         exceptions: exceptions.into_iter().map(|one| one.value).collect(),
     })
+}
+
+fn penalty_rate(reader: &mut Reader<'_>) -> Option<Option<Rate>> {
+    let name = "penalty_rate";
+    let rate = reader.one(name, values::rate)?;
+    let is_slow = |rate: Rate| rate.per() > LONGEST_REST.saturating_mul(rate.count());
+    if rate.is_some_and(is_slow) {
+        reader.error(
+            name,
+            "expected 100/1s or more: others wait behind those who are turned away",
+        );
+        return None;
+    }
+    Some(rate)
 }
 
 fn number(reader: &mut Reader<'_>, name: &str) -> Option<usize> {

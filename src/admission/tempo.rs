@@ -1,0 +1,107 @@
+//! How fast those under a penalty are turned away: who floods a server then waits in
+//! connect(2), and leaves the processors to the others.
+//!
+//! One counter of time, as in the generic cell rate algorithm: each that is turned away
+//! moves the moment of the next accept on by one step. Nobody is asked for a lock, and
+//! nobody for the time where none was turned away lately.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Who rests wakes late, by this much at most times: the next ones make it up.
+const MADE_UP: Duration = Duration::from_micros(200);
+
+/// When the next newcomer may be accepted.
+#[derive(Debug, Default)]
+pub(super) struct Tempo {
+    first: OnceLock<Instant>,
+    /// Nanoseconds from then. 0: at once.
+    next_ns: AtomicU64,
+}
+
+impl Tempo {
+    /// One was turned away, and the next may be after so much time.
+    pub(super) fn turned_away(&self, step: Duration, now: Instant) {
+        let first = *self.first.get_or_init(|| now);
+        let now_ns = nanoseconds(now.saturating_duration_since(first));
+        let earliest = now_ns.saturating_sub(nanoseconds(MADE_UP));
+        let moved = |next_ns: u64| Some(next_ns.max(earliest).saturating_add(nanoseconds(step)));
+        let _ = self
+            .next_ns
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, moved);
+    }
+
+    /// Until when to rest before the next accept. The clock is read only if somebody was
+    /// turned away since the last time that there was nothing to wait for.
+    pub(super) fn rest(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
+        let next_ns = self.next_ns.load(Ordering::Acquire);
+        if next_ns == 0 {
+            return None;
+        }
+        let next = self
+            .first
+            .get()?
+            .checked_add(Duration::from_nanos(next_ns))?;
+        let now = now();
+        if now.saturating_duration_since(next) > MADE_UP {
+            // Over, unless another was turned away meanwhile.
+            let _ = self
+                .next_ns
+                .compare_exchange(next_ns, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        (next > now).then_some(next)
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Duration = Duration::from_micros(100);
+
+    #[test]
+    fn each_that_is_turned_away_moves_the_next_on_by_a_step() {
+        let (tempo, start) = (Tempo::default(), Instant::now());
+        assert_eq!(tempo.rest(|| panic!("nobody came yet")), None);
+        tempo.turned_away(STEP, start);
+        assert_eq!(tempo.rest(|| start), Some(start + STEP));
+        tempo.turned_away(STEP, start);
+        tempo.turned_away(STEP, start + STEP);
+        assert_eq!(tempo.rest(|| start + STEP), Some(start + 3 * STEP));
+    }
+
+    #[test]
+    fn a_rest_that_is_over_costs_no_clock() {
+        let (tempo, start) = (Tempo::default(), Instant::now());
+        tempo.turned_away(STEP, start);
+        assert_eq!(tempo.rest(|| start + STEP), None);
+        assert_eq!(tempo.rest(|| start + 2 * MADE_UP), None);
+        assert_eq!(tempo.rest(|| panic!("the clock was read")), None);
+    }
+
+    #[test]
+    fn who_wakes_late_makes_up_for_little() {
+        let (tempo, start) = (Tempo::default(), Instant::now());
+        tempo.turned_away(STEP, start);
+        let late = start + STEP + MADE_UP / 2;
+        for _ in 0..MADE_UP.div_duration_f64(2 * STEP) as u32 {
+            assert_eq!(tempo.rest(|| late), None);
+            tempo.turned_away(STEP, late);
+        }
+        tempo.turned_away(STEP, late);
+        assert!(tempo.rest(|| late).is_some());
+        // A long pause is not saved up.
+        let later = start + Duration::from_secs(60);
+        let mut at_once = 0;
+        while tempo.rest(|| later).is_none() {
+            tempo.turned_away(STEP, later);
+            at_once += 1;
+        }
+        assert_eq!(at_once, 3, "two that are made up for, and one");
+    }
+}

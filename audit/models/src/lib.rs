@@ -1,116 +1,56 @@
-//! Models of what runs without a lock: loom tries every interleaving of a few threads,
-//! and every value that the memory model lets a load see.
+//! Models of what several threads do at once. The code is that of `src/` itself
+//! (`build.rs`); only its atomics and locks are the model checker's.
 //!
-//! `cargo test --release` here, or `audit/run models`. The ring is `src/logging/ring.rs`
-//! itself (`build.rs`); only its atomics are loom's.
+//! `cargo test --release` here, or `audit/run models`.
 #![cfg(test)]
 #![allow(dead_code, reason = "the models use a part of it")]
 
-use std::ops::Deref;
+mod broker;
+mod ring;
 
-use loom::sync::Arc;
-use loom::thread;
+// What the broker's code finds beside it in the crate.
+use secure_socket::{frame, ids, peer};
 
-mod ring {
-    include!(concat!(env!("OUT_DIR"), "/ring.rs"));
-}
+mod service {
+    pub(crate) use secure_socket::service::Waker;
 
-use ring::{Ring, Share};
+    pub(crate) mod broker {
+        include!(concat!(env!("OUT_DIR"), "/broker.rs"));
 
-/// Padding has no meaning to a model.
-struct CachePadded<T>(T);
-
-impl<T> CachePadded<T> {
-    fn new(value: T) -> Self {
-        Self(value)
+        pub(crate) use hub::{Broker, Stats};
+        pub(crate) use limits::Limits;
+        pub(crate) use member::Identity;
+        pub(crate) use outbox::Sink;
+        pub(crate) use permit::{Permit, Permits};
+        pub(crate) use port::Port;
+        pub(crate) use rights::Action;
     }
 }
 
-impl<T> Deref for CachePadded<T> {
-    type Target = T;
+mod policy {
+    pub(crate) use secure_socket::policy::Rule;
+}
 
-    fn deref(&self) -> &T {
-        &self.0
+mod sys {
+    pub(crate) mod peer {
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        /// Numbers that nobody has had: what they are is of no interest here.
+        pub(crate) fn random<const N: usize>() -> std::io::Result<[u8; N]> {
+            static NEXT: AtomicU64 = AtomicU64::new(1);
+            let mut bytes = [0; N];
+            for eight in bytes.as_chunks_mut().0 {
+                *eight = NEXT.fetch_add(1, Ordering::Relaxed).to_ne_bytes();
+            }
+            Ok(bytes)
+        }
     }
-}
 
-/// A record of two words: a header and a field that its tag vouches for.
-const WORDS: u32 = 2;
+    pub(crate) mod time {
+        use std::time::{Duration, Instant};
 
-fn field(tag: u32) -> u64 {
-    u64::from(tag) * 0x0101_0101_0101
-}
-
-fn append(ring: &Ring, share: Share, tag: u32) -> bool {
-    ring.append(share, tag, &[field(tag)], &[])
-}
-
-/// Takes what is there; checks that each record is whole.
-fn take(ring: &Ring, seen: &mut Vec<u32>) {
-    ring.take(usize::MAX, &mut Vec::new(), |tag, body| {
-        assert_eq!(body, field(tag).to_le_bytes(), "record {tag} is torn");
-        seen.push(tag);
-    });
-}
-
-/// As many threads as there are lists append those tags, while this one takes.
-fn check(words: usize, records: u32, lists: &'static [&'static [u32]]) {
-    let mut model = loom::model::Builder::new();
-    // More switches than that find no more in threads so short, and take hours.
-    model.preemption_bound = Some(3);
-    model.check(move || {
-        let ring = Arc::new(Ring::new(words));
-        let share = Share {
-            records,
-            words: ring.capacity(),
-        };
-        let threads: Vec<_> = lists
-            .iter()
-            .map(|tags| {
-                let ring = Arc::clone(&ring);
-                thread::spawn(move || {
-                    let taken = |tag: &&u32| append(&ring, share, **tag);
-                    tags.iter().filter(taken).copied().collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        let mut seen = Vec::new();
-        take(&ring, &mut seen);
-        let appended: Vec<Vec<u32>> = threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .collect();
-        take(&ring, &mut seen);
-        assert!(ring.is_empty(), "whatever was appended is there");
-        for tags in &appended {
-            let own: Vec<u32> = seen
-                .iter()
-                .filter(|tag| tags.contains(tag))
-                .copied()
-                .collect();
-            assert_eq!(own, *tags, "in order, once");
+        pub(crate) fn after(now: Instant, span: Duration) -> Instant {
+            now + span
         }
-        assert_eq!(seen.len(), appended.iter().map(Vec::len).sum::<usize>());
-        // With room for all of them at once nothing may be refused.
-        let all: usize = lists.iter().map(|tags| tags.len()).sum();
-        if all * WORDS as usize <= words && all <= records as usize {
-            assert_eq!(seen.len(), all, "refused though there was room");
-        }
-    });
-}
-
-#[test]
-fn two_threads_and_a_reader_lose_and_tear_nothing() {
-    check(8, 8, &[&[1, 2], &[11]]);
-}
-
-#[test]
-fn a_ring_that_wraps_hands_no_stale_word_over() {
-    // Room for two records: the third goes where the first was, or is refused.
-    check(4, 8, &[&[1, 2], &[11]]);
-}
-
-#[test]
-fn a_bound_on_records_holds() {
-    check(8, 1, &[&[1], &[11]]);
+    }
 }

@@ -183,6 +183,8 @@ impl Port {
     }
 
     fn leave(&mut self) {
+        // First: a reload that doesn't find it any more relies on it that nothing comes.
+        self.member.outbox.lock().close();
         self.broker.leave(&self.member);
         let open = std::mem::replace(
             &mut *self.member.open(),
@@ -208,7 +210,6 @@ impl Port {
                 self.forgive(request);
             }
         }
-        self.member.outbox.lock().close();
         for request in open.owed.requests().filter(|request| request.end()) {
             request.refuse(ErrorCode::Gone, "the responder has gone");
             if self.broker.is_stopping() {
@@ -255,8 +256,8 @@ impl Batch<'_> {
                 self.open(Role::Subscriber, id, pattern, drop_oldest);
             }
             Frame::Serve { id, pattern } => self.open(Role::Responder, id, pattern, false),
-            Frame::Unsubscribe { id } => self.unsubscribe(id),
-            Frame::Unserve { id } => self.unserve(id),
+            Frame::Unsubscribe { id } => self.close(Role::Subscriber, id),
+            Frame::Unserve { id } => self.close(Role::Responder, id),
             Frame::Ping { id, body } => self.answer(&Frame::Pong { id, body }),
             Frame::Pong { .. } => (),
             // PROOF was due before; the others only the broker sends.
@@ -352,29 +353,27 @@ impl Batch<'_> {
         Err((ErrorCode::Denied, text))
     }
 
-    fn unsubscribe(&mut self, id: u64) {
+    /// Ends a subscription or a registration, or says that there is none.
+    fn close(&mut self, role: Role, id: u64) {
         let member = Arc::clone(&self.port.member);
-        let Some(entry) = member.open().subscriptions.remove(&id) else {
-            return self.refuse(id, ErrorCode::Gone, "no such subscription");
-        };
-        entry.end();
-        member.account.subscriptions.subtract(1);
-        self.port.broker.routes.remove(Role::Subscriber, &entry);
-        // Who still holds the old route asks whether it is alive, under this lock.
+        // Held to the end: a reload, which takes this lock to look for what it ends, finds
+        // it, or finds that nothing can be delivered to it any more. And who still holds
+        // the old route asks whether it is alive, under this lock.
         let mut out = member.outbox.lock();
-        out.unsubscribed(id);
-        out.control(&Frame::Ok { id });
+        let entry = member.open().entries(role).remove(&id);
+        if let Some(entry) = entry {
+            entry.end();
+            member.account.entries(role).subtract(1);
+            self.port.broker.routes.remove(role, &entry);
+            if role == Role::Subscriber {
+                out.unsubscribed(id);
+            }
+            out.control(&Frame::Ok { id });
+        } else {
+            let (code, text) = (ErrorCode::Gone, role.missing());
+            out.control(&Frame::Error { id, code, text });
+        }
         self.touch(&member, &mut out);
-    }
-
-    fn unserve(&mut self, id: u64) {
-        let Some(entry) = self.port.member.open().registrations.remove(&id) else {
-            return self.refuse(id, ErrorCode::Gone, "no such registration");
-        };
-        entry.end();
-        self.port.member.account.registrations.subtract(1);
-        self.port.broker.routes.remove(Role::Responder, &entry);
-        self.answer(&Frame::Ok { id });
     }
 
     pub(super) fn is_stopping(&self) -> bool {

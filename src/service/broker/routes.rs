@@ -89,6 +89,14 @@ impl Role {
             Self::Responder => Action::Serve,
         }
     }
+
+    /// What a client is told that has none with this id.
+    pub(super) fn missing(self) -> &'static str {
+        match self {
+            Self::Subscriber => "no such subscription",
+            Self::Responder => "no such registration",
+        }
+    }
 }
 
 pub(super) struct Routes {

@@ -247,6 +247,19 @@ mod filters {
             if !has_comment(condition) {
                 return Err(format!("{call}: a condition has no comment"));
             }
+            // Of a dword's, seccompiler compares the lower half of what stands here.
+            let too_wide = |number: &Value| number.as_u64().is_none_or(|n| n > u32::MAX.into());
+            let mask = condition.pointer("/op/masked_eq");
+            if field(condition, "type") == "dword"
+                && mask
+                    .into_iter()
+                    .chain([field(condition, "val")])
+                    .any(too_wide)
+            {
+                return Err(format!(
+                    "{call}: a dword is compared with more than 32 bits"
+                ));
+            }
         }
         Ok(())
     }

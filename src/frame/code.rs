@@ -74,4 +74,23 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn each_has_the_name_that_the_specification_gives_it() {
+        let names: Vec<String> = (1..=9)
+            .map(|number| ErrorCode::from_wire(number).unwrap().to_string())
+            .collect();
+        let specified = [
+            "protocol",
+            "denied",
+            "no responder",
+            "timeout",
+            "gone",
+            "quota",
+            "too large",
+            "duplicate id",
+            "stopping",
+        ];
+        assert_eq!(names, specified);
+    }
 }

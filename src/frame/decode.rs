@@ -316,7 +316,7 @@ mod tests {
         decoder.push(&header.encode());
         assert_eq!(lengths(&mut decoder), [-i64::from(u32::MAX)]);
         for _ in 0..64 {
-            decoder.push(&[0; 1 << 16]);
+            assert_eq!(decoder.push(&[0; 1 << 16]), 1 << 16, "all is skipped");
         }
         assert!(decoder.memory_bytes() <= LARGEST_READ_BYTES);
     }
@@ -369,11 +369,108 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back() {
+    fn memory_is_given_back_once_a_large_frame_is_taken() {
         let mut decoder = greeted(1 << 20);
-        decoder.push(&publish(&vec![1; 900_000]));
-        assert_eq!(lengths(&mut decoder), [900_000]);
+        let bytes = publish(&vec![1; 900_000]);
+        decoder.push(&bytes[..100]);
+        assert!(!decoder.is_large());
+        decoder.push(&bytes[100..]);
+        assert!(decoder.is_large());
+        decoder.rest();
+        assert_eq!(lengths(&mut decoder), [900_000], "nothing of it was lost");
         decoder.rest();
         assert_eq!(decoder.memory_bytes(), 0);
+        assert!(!decoder.is_large());
+        decoder.push(&publish(b"small"));
+        assert_eq!(lengths(&mut decoder), [5]);
+        decoder.rest();
+        assert_eq!(decoder.memory_bytes(), FIRST_BUFFER_BYTES, "kept");
+    }
+
+    #[test]
+    fn room_is_made_by_moving_before_it_is_made_by_growing() {
+        let mut decoder = greeted(1 << 20);
+        assert_eq!(decoder.space().len(), FIRST_BUFFER_BYTES);
+        let one = publish(&[1; 1000]);
+        decoder.push(&one);
+        decoder.push(&one[..10]);
+        assert_eq!(lengths(&mut decoder), [1000]);
+        // There is room behind: nothing is moved.
+        let left = FIRST_BUFFER_BYTES - one.len() - 10;
+        assert_eq!(decoder.space().len(), left);
+        // There is none behind, and some before.
+        let rest = [&one[10..], &one, &one, &one[..90]].concat();
+        decoder.push(&rest[..left]);
+        assert_eq!(decoder.space().len(), one.len());
+        assert_eq!(decoder.memory_bytes(), FIRST_BUFFER_BYTES);
+        decoder.push(&rest[left..]);
+        decoder.push(&one[90..]);
+        assert_eq!(lengths(&mut decoder), [1000; 4]);
+        // There is none at all.
+        let full = publish(&vec![1; FIRST_BUFFER_BYTES]);
+        decoder.push(&full[..100]);
+        decoder.push(&full[100..FIRST_BUFFER_BYTES]);
+        assert_eq!(decoder.space().len(), FIRST_BUFFER_BYTES);
+        assert_eq!(decoder.memory_bytes(), 2 * FIRST_BUFFER_BYTES);
+    }
+
+    #[test]
+    fn a_read_that_fills_the_empty_buffer_doubles_it_up_to_what_one_read_brings() {
+        let mut decoder = greeted(1024);
+        let mut expect = FIRST_BUFFER_BYTES;
+        let fill = |decoder: &mut Decoder, bytes: usize| {
+            let frame = publish(&[1; 60]);
+            let space = decoder.space();
+            for (place, byte) in space.iter_mut().zip(frame.iter().cycle()).take(bytes) {
+                *place = *byte;
+            }
+            decoder.filled(bytes);
+            decoder.memory_bytes()
+        };
+        // 4096 is no multiple of a frame: what is left over is taken as if it were not there.
+        let whole = publish(&[1; 60]).len();
+        assert_eq!(fill(&mut decoder, whole), expect, "not full");
+        assert_eq!(lengths(&mut decoder), [60]);
+        while expect < LARGEST_READ_BYTES {
+            let mut fresh = greeted(1024);
+            fresh.buffer.resize(expect, 0);
+            assert_eq!(fresh.space().len(), expect);
+            assert_eq!(fill(&mut fresh, expect), 2 * expect);
+            expect *= 2;
+        }
+        let mut largest = greeted(1024);
+        largest.buffer.resize(expect, 0);
+        assert_eq!(fill(&mut largest, expect), LARGEST_READ_BYTES);
+        assert!(!largest.is_large());
+        // One that only completes what was there says nothing of the kind.
+        let mut half = greeted(1024);
+        fill(&mut half, 100);
+        let left = half.space().len();
+        assert_eq!(fill(&mut half, left), FIRST_BUFFER_BYTES);
+    }
+
+    #[test]
+    fn between_frames_is_where_nothing_is_open() {
+        let mut decoder = Decoder::new(Side::Client, FrameLimit::MIN);
+        assert!(!decoder.is_between_frames(), "the greeting is due");
+        decoder.greeted();
+        assert!(decoder.is_between_frames());
+        let bytes = publish(b"x");
+        decoder.push(&bytes[..5]);
+        assert!(!decoder.is_between_frames());
+        decoder.push(&bytes[5..]);
+        assert_eq!(lengths(&mut decoder), [1]);
+        assert!(decoder.is_between_frames());
+        let large = publish(&vec![1; 70_000]);
+        decoder.push(&large[..HEADER_BYTES]);
+        assert_eq!(lengths(&mut decoder).len(), 1);
+        assert!(!decoder.is_between_frames(), "it is being skipped");
+        decoder.push(&large[HEADER_BYTES..]);
+        assert!(decoder.is_between_frames());
+        // Said again, it changes nothing.
+        decoder.push(&[0; HEADER_BYTES]);
+        assert!(decoder.frames().next().unwrap().is_err());
+        decoder.greeted();
+        assert!(decoder.frames().next().unwrap().is_err());
     }
 }

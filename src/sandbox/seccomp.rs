@@ -127,3 +127,36 @@ fn returned(action: SeccompAction) -> Option<u32> {
         SeccompAction::Off => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn process_and_action_are_put_in_and_nothing_else() {
+        const PROCESS: u32 = 4711;
+        for (name, program) in compiled::FILTERS {
+            let made = for_process(program, PROCESS, libc::SECCOMP_RET_LOG);
+            assert_eq!(made.len(), program.len());
+            for (index, (from, to)) in program.iter().zip(&made).enumerate() {
+                let expect = match (from.code, from.k) {
+                    (JUMP_IF_EQUAL, OWN_PROCESS) => PROCESS,
+                    // Another architecture dies whatever the action.
+                    (RETURN, libc::SECCOMP_RET_KILL_PROCESS) if index > 2 => libc::SECCOMP_RET_LOG,
+                    (_, other) => other,
+                };
+                let same = (from.code, from.jt, from.jf) == (to.code, to.jt, to.jf);
+                assert!(same && to.k == expect, "{name}, instruction {index}");
+            }
+            assert_eq!(made[2].code, RETURN, "{name}");
+            assert_eq!(made[2].k, libc::SECCOMP_RET_KILL_PROCESS, "{name}");
+            let names_process = program.iter().any(|one| one.k == OWN_PROCESS);
+            let has_it = made.iter().any(|one| one.k == PROCESS);
+            assert_eq!(names_process, has_it, "{name}");
+        }
+        let of_all = compiled::FILTERS
+            .iter()
+            .filter(|(_, program)| program.iter().any(|one| one.k == OWN_PROCESS));
+        assert!(of_all.count() > 0, "none names the process");
+    }
+}

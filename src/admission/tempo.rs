@@ -84,24 +84,23 @@ mod tests {
         assert_eq!(tempo.rest(|| panic!("the clock was read")), None);
     }
 
+    /// How many are turned away at one moment before there is a rest.
+    fn at_once(tempo: &Tempo, now: Instant) -> u32 {
+        let mut count = 0;
+        while tempo.rest(|| now).is_none() {
+            tempo.turned_away(STEP, now);
+            count += 1;
+        }
+        count
+    }
+
     #[test]
     fn who_wakes_late_makes_up_for_little() {
         let (tempo, start) = (Tempo::default(), Instant::now());
         tempo.turned_away(STEP, start);
-        let late = start + STEP + MADE_UP / 2;
-        for _ in 0..MADE_UP.div_duration_f64(2 * STEP) as u32 {
-            assert_eq!(tempo.rest(|| late), None);
-            tempo.turned_away(STEP, late);
-        }
-        tempo.turned_away(STEP, late);
-        assert!(tempo.rest(|| late).is_some());
+        assert_eq!(at_once(&tempo, start + 2 * STEP), 2, "one that was missed");
         // A long pause is not saved up.
-        let later = start + Duration::from_secs(60);
-        let mut at_once = 0;
-        while tempo.rest(|| later).is_none() {
-            tempo.turned_away(STEP, later);
-            at_once += 1;
-        }
-        assert_eq!(at_once, 3, "two that are made up for, and one");
+        let most = u32::try_from(MADE_UP.as_micros() / STEP.as_micros()).unwrap();
+        assert_eq!(at_once(&tempo, start + Duration::from_secs(60)), most + 1);
     }
 }

@@ -262,29 +262,43 @@ fn hostile_users_take_nothing_from_an_honest_one_on_one_thread() {
     hostile_users("threads=single");
 }
 
-/// He asks for thirty connections one after the other, is denied once and then under a penalty.
+/// He is denied once and then under a penalty, and asks for thirty connections one after
+/// the other; then two of him come as fast as they can, until the server has stopped.
 #[track_caller]
 fn paced(threads: &str) {
     needs!(root);
-    let dir = TempDir::new();
-    let mut daemon = Daemon::start(&[
-        &format!("socket_path={}", dir.join("sock").display()),
-        "allow=uid:12345",
-        "denials_before_penalty=1",
-        "penalty_rate=100/1s",
-        threads,
-    ]);
-    let began = Instant::now();
-    for _ in 0..30 {
-        assert!(support::is_turned_away(&daemon.connect()));
+    for (rate, least) in [
+        ("penalty_rate=100/1s", Duration::from_millis(270)),
+        ("penalty_rate=5000/1s", Duration::from_micros(5_300)),
+    ] {
+        let dir = TempDir::new();
+        let path = dir.join("sock");
+        let mut daemon = Daemon::start(&[
+            &format!("socket_path={}", path.display()),
+            "allow=uid:12345",
+            "denials_before_penalty=1",
+            rate,
+            threads,
+        ]);
+        let began = Instant::now();
+        for _ in 0..30 {
+            assert!(support::is_turned_away(&daemon.connect()));
+        }
+        // The second is the first who pays for it: 28 times the time between two.
+        let took = began.elapsed();
+        assert!(took >= least, "{rate} {threads}: in {took:?}");
+        daemon.signal("USR1");
+        daemon.wait_for_log("state: admitted=0 denied=1 refused=29");
+        let floods = [(); 2].map(|()| {
+            let path = path.clone();
+            std::thread::spawn(move || while UnixStream::connect(&path).is_ok() {})
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(daemon.stop().code(), Some(0));
+        for flood in floods {
+            flood.join().unwrap();
+        }
     }
-    // One denied, as many at once as there are idle workers, and the rest 10 ms apart.
-    let least = Duration::from_millis(200);
-    assert!(began.elapsed() >= least, "in {:?}", began.elapsed());
-    daemon.signal("USR1");
-    daemon.wait_for_log("state: admitted=0 denied=1 refused=29");
-    // Those who rest are told of a stop like the others.
-    assert_eq!(daemon.stop().code(), Some(0));
 }
 
 #[test]
@@ -300,6 +314,48 @@ fn who_is_under_a_penalty_is_turned_away_at_its_pace_by_one_thread() {
 #[test]
 fn who_is_under_a_penalty_is_turned_away_at_its_pace_by_two_threads() {
     paced("threads=2");
+}
+
+/// A crowd leaves many idle workers, which all turn one away as a flood begins, and are let
+/// go meanwhile: others are served, by those who take turns now.
+#[test]
+fn others_are_served_while_a_pool_keeps_a_pace() {
+    needs!(root);
+    let dir = TempDir::new();
+    let (path, config) = (dir.join("sock"), dir.join("conf"));
+    fs::write(&config, "max_connections=300\n").unwrap();
+    let mut daemon = Daemon::start(&[
+        &format!("socket_path={}", path.display()),
+        &format!("config={}", config.display()),
+        "socket_permissions=0666",
+        "allow=uid:0",
+        "denials_before_penalty=1",
+        "penalty_rate=100/1s",
+        "backlog=4",
+    ]);
+    let crowd: Vec<UnixStream> = (0..200)
+        .map(|_| {
+            let mut stream = daemon.connect();
+            exchange(&mut stream);
+            stream
+        })
+        .collect();
+    drop(crowd);
+    let program = dir.join("hostile");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    support::set_mode(&program, 0o755);
+    let flood = Hostile::start("flood", 20_001, &program, &path);
+    // A lower bound lets all but a few of the workers go.
+    for number in 0..60 {
+        exchange(&mut daemon.connect());
+        if number == 20 {
+            fs::write(&config, "max_connections=6\n").unwrap();
+            daemon.signal("HUP");
+            daemon.wait_for_log("reload");
+        }
+    }
+    drop(flood);
+    assert_eq!(daemon.stop().code(), Some(0));
 }
 
 #[test]

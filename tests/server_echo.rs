@@ -12,6 +12,7 @@ mod server_support;
 mod support;
 
 use std::io::{Read, Write};
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -384,6 +385,26 @@ fn a_lower_bound_lets_newcomers_wait_as_well() {
     second.set_read_timeout(Some(PATIENCE)).unwrap();
     (&second).read_exact(&mut byte).unwrap();
     drop(second);
+    assert_eq!(server.stop(), Outcome::Drained);
+}
+
+/// At the bound newcomers wait, also when several threads have accepted one more each at
+/// the same moment.
+#[test]
+fn who_comes_beyond_the_bound_by_a_hair_is_not_refused() {
+    let loops = Threads::Loops(NonZeroUsize::new(4).unwrap());
+    let server = start(loops, limits(1), Overload::Wait, Rules::new(policy(&[])));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    let stream = server.connect();
+                    (&stream).write_all(b"x").unwrap();
+                    (&stream).read_exact(&mut [0; 1]).unwrap();
+                }
+            });
+        }
+    });
     assert_eq!(server.stop(), Outcome::Drained);
 }
 

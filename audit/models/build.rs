@@ -67,7 +67,8 @@ fn broker() -> String {
     }
     code += &queue;
     let changes = [
-        // Set once, before anybody looks.
+        ("pub(super)", "pub(crate)"),
+        // Read by sessions, which are not modelled.
         ("OnceLock, ", ""),
         (", PoisonError}", "}"),
         ("PoisonError, ", ""),

@@ -10,7 +10,8 @@
 //! [`Limits::remembered`] accounts without, and [`Limits::max_connections`] with
 //! open connections: with the defaults 30 MiB in the worst case, 4 MiB where no
 //! rule tells processes apart. One short lock, never held over a system call.
-//! Nothing here asks a clock, except for the return of a ticket.
+//! Nothing here asks a clock, except for the return of a ticket and for the pace of those
+//! under a penalty.
 //!
 //! Not here: who may enter (`policy`), sockets, the bounds of time of one
 //! connection (`service::Timeouts`), logging: every answer says whether it is to be.
@@ -181,9 +182,16 @@ impl Admission {
         };
         book.holds = true;
         if let Some(rate) = book.limits.penalty_rate {
-            self.tempo.turned_away(rate.step().min(LONGEST_REST), now);
+            // Not the caller's time, which may be that of a whole batch.
+            let step = rate.step().min(LONGEST_REST);
+            self.tempo.turned_away(step, Instant::now());
         }
         Err(refusal)
+    }
+
+    /// Whether [`rest`](Self::rest) may have an answer.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.tempo.is_set()
     }
 
     /// Until when nobody is to be accepted, as those under a penalty come faster than
@@ -210,17 +218,19 @@ impl Admission {
     ///
     /// # Errors
     /// As [`enter`](Self::enter).
+    #[cfg(test)]
     pub(crate) fn enter_excepted(
         self: &Arc<Self>,
         subject: &Subject,
         exception: Option<usize>,
         now: Instant,
     ) -> Result<Ticket, Refusal> {
-        self.enter_in(&mut self.book(), subject, exception, now)
+        self.enter_in(&mut self.book(), subject, exception, now, false)
     }
 
     /// As [`enter`](Self::enter), under the first of [`Limits::exceptions`] that
-    /// the facts meet.
+    /// the facts meet. `waits` says that a server that is full is nothing to be told: the
+    /// caller tries again.
     ///
     /// # Errors
     /// As [`enter`](Self::enter).
@@ -228,16 +238,18 @@ impl Admission {
         self: &Arc<Self>,
         subject: &Subject,
         facts: &Facts,
+        waits: bool,
         now: Instant,
     ) -> Result<Ticket, Refusal> {
         let mut book = self.book();
         if book.limits.exceptions.is_empty() {
-            return self.enter_in(&mut book, subject, None, now);
+            return self.enter_in(&mut book, subject, None, now, waits);
         }
         let limits = Arc::clone(&book.limits);
         // Rules are not gone through under the lock.
         drop(book);
-        self.enter_excepted(subject, limits.exception_for(facts), now)
+        let exception = limits.exception_for(facts);
+        self.enter_in(&mut self.book(), subject, exception, now, waits)
     }
 
     fn enter_in(
@@ -246,8 +258,17 @@ impl Admission {
         subject: &Subject,
         exception: Option<usize>,
         now: Instant,
+        waits: bool,
     ) -> Result<Ticket, Refusal> {
-        let place = book.enter(subject, exception, self.open(), now)?;
+        let open = self.open();
+        if waits && open >= book.limits.max_connections {
+            let limit = book.limits.max_connections;
+            return Err(Refusal {
+                reason: RefusalReason::ServerFull { limit },
+                told: Told::Later,
+            });
+        }
+        let place = book.enter(subject, exception, open, now)?;
         self.open.fetch_add(1, Ordering::Relaxed);
         Ok(Ticket {
             admission: Arc::clone(self),

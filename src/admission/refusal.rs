@@ -89,6 +89,11 @@ impl Refusal {
         self.reason.code()
     }
 
+    /// Whether it is nobody's own bound that was reached.
+    pub(crate) const fn is_server_full(&self) -> bool {
+        matches!(self.reason, RefusalReason::ServerFull { .. })
+    }
+
     /// How many earlier refusals this one speaks for. `None` if it is not to be told.
     pub const fn report(&self) -> Option<u64> {
         match self.told {

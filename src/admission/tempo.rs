@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 /// Who rests wakes late, by this much at most times: the next ones make it up.
 const MADE_UP: Duration = Duration::from_micros(200);
 
+/// Many who wait in accept(2) when a flood begins turn one away each: no more than so many
+/// are paid for afterwards, as everybody waits meanwhile.
+const MOST_STEPS_AHEAD: u32 = 16;
+
 /// When the next newcomer may be accepted.
 #[derive(Debug, Default)]
 pub(super) struct Tempo {
@@ -26,10 +30,19 @@ impl Tempo {
         let first = *self.first.get_or_init(|| now);
         let now_ns = nanoseconds(now.saturating_duration_since(first));
         let earliest = now_ns.saturating_sub(nanoseconds(MADE_UP));
-        let moved = |next_ns: u64| Some(next_ns.max(earliest).saturating_add(nanoseconds(step)));
+        let latest = now_ns.saturating_add(nanoseconds(step.saturating_mul(MOST_STEPS_AHEAD)));
+        let moved = |next_ns: u64| {
+            let next_ns = next_ns.max(earliest).saturating_add(nanoseconds(step));
+            Some(next_ns.min(latest))
+        };
         let _ = self
             .next_ns
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, moved);
+    }
+
+    /// Whether somebody was turned away lately, so that [`rest`](Self::rest) is to be asked.
+    pub(super) fn is_set(&self) -> bool {
+        self.next_ns.load(Ordering::Acquire) != 0
     }
 
     /// Until when to rest before the next accept. The clock is read only if somebody was
@@ -73,6 +86,15 @@ mod tests {
         tempo.turned_away(STEP, start);
         tempo.turned_away(STEP, start + STEP);
         assert_eq!(tempo.rest(|| start + STEP), Some(start + 3 * STEP));
+    }
+
+    #[test]
+    fn many_at_once_are_not_all_paid_for() {
+        let (tempo, start) = (Tempo::default(), Instant::now());
+        for _ in 0..1000 {
+            tempo.turned_away(STEP, start);
+        }
+        assert_eq!(tempo.rest(|| start), Some(start + 16 * STEP));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::exhaustion::AcceptError;
 use super::shared::{BUFFER_SIZE, Shared};
 use super::slots::{Slots, Token, Which};
 use super::visit::{Pace, Signals, Visit};
+use crate::admission::LONGEST_REST;
 use crate::service::{Interest, Ready, Waker};
 use crate::sys;
 use crate::sys::buffer::PageBuffer;
@@ -119,7 +120,8 @@ pub(super) struct EventLoop {
     accepts: usize,
     /// Whether the last wake-up, and whether this one, took as many as it could.
     took_all: [bool; 2],
-    /// After accept ran out of descriptors: when to try again.
+    /// After accept ran out of descriptors, or while those under a penalty are turned
+    /// away at a pace: when to try again.
     resume: Option<Instant>,
 }
 
@@ -197,11 +199,11 @@ impl EventLoop {
         next.map(|next| sys::time::until(next, Instant::now()))
     }
 
-    /// epoll_wait(2) counts in milliseconds, too long for the rest between two who are
+    /// epoll_wait(2) counts in milliseconds, too coarse for the rest between two who are
     /// turned away: then it is ppoll(2) that waits, for the same. What is left to wait.
     fn wait_exactly(&self, timeout: Option<Timespec>) -> Option<Timespec> {
-        const MILLISECOND: i64 = 1_000_000;
-        let short = |time: &Timespec| time.tv_sec == 0 && (1..MILLISECOND).contains(&time.tv_nsec);
+        let longest = i64::from(LONGEST_REST.subsec_nanos());
+        let short = |time: &Timespec| time.tv_sec == 0 && (1..=longest).contains(&time.tv_nsec);
         let Some(time) = timeout.filter(|time| self.resume.is_some() && short(time)) else {
             return timeout;
         };

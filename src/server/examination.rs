@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::journal;
 use super::recheck::MARGIN;
 use super::rules::Rules;
-use super::shared::Shared;
+use super::shared::{Overload, Shared};
 use crate::admission::{Abuse, ProcessKey, Subject, Ticket};
 use crate::listener::Accepted;
 use crate::peer::proof::{Challenge, Progress, ProofFailure};
@@ -21,7 +21,7 @@ use crate::policy::{Authorized, Denial, DenialReason};
 use crate::service::{CloseReason, Connection, Interest, Wait, Waker};
 use crate::sys;
 
-/// How often an answer is looked for that nobody will tell of.
+/// How often an answer, or a place, is looked for that nobody will tell of.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// A peer that is not admitted yet.
@@ -81,6 +81,15 @@ pub(super) struct Admitted {
     pub(super) rules: Arc<Rules>,
     pub(super) subject: Subject,
     pub(super) ticket: Ticket,
+}
+
+/// Whether there is a place for one whom the policy admits.
+enum Place {
+    Taken,
+    /// Not yet.
+    Wait(Wait),
+    /// A limit is reached; all is said.
+    Refused,
 }
 
 /// How far it is.
@@ -151,8 +160,10 @@ impl Candidate {
                 Stage::GoesOn => {}
                 Stage::Undecided(wait) => return Verdict::Wait(self, wait),
                 Stage::Authorized(authorized) => {
-                    if !self.take_place(shared, now) {
-                        return Verdict::TurnedAway;
+                    match self.take_place(shared, now) {
+                        Place::Taken => {}
+                        Place::Wait(wait) => return Verdict::Wait(self, wait),
+                        Place::Refused => return Verdict::TurnedAway,
                     }
                     match shared.hold(&self.rules) {
                         Some(in_force) => return self.enter(shared, authorized, in_force),
@@ -172,7 +183,8 @@ impl Candidate {
     // and before the line in the log. An idle worker keeps the pages of the deepest call
     // that it ever made: two, with this.
 
-    /// Other rules came into force on the way to the verdict: they decide.
+    /// Other rules came into force on the way to the verdict, and decide; or there was no
+    /// place for so long that what was learnt may have changed.
     #[inline(never)]
     fn begin_again(&mut self, shared: &Shared) {
         self.rules = shared.rules();
@@ -207,8 +219,9 @@ impl Candidate {
             // A proof takes as long as the peer likes: it counts as open.
             Ok(authorized) if !self.proved && shared.must_prove(&rules, &authorized) => {
                 match self.take_place(shared, now) {
-                    true => self.begin_proof(now),
-                    false => Stage::Refused,
+                    Place::Taken => self.begin_proof(now),
+                    Place::Wait(wait) => Stage::Undecided(wait),
+                    Place::Refused => Stage::Refused,
                 }
             }
             Ok(authorized) => Stage::Authorized(authorized),
@@ -351,22 +364,34 @@ impl Candidate {
         }
     }
 
-    /// Keeps the limits. False if one is reached.
-    fn take_place(&mut self, shared: &Shared, now: Instant) -> bool {
+    /// Keeps the limits.
+    fn take_place(&mut self, shared: &Shared, now: Instant) -> Place {
         if self.ticket.is_some() {
-            return true;
+            return Place::Taken;
         }
-        let entered = shared
-            .admission
-            .enter_known(&self.subject, &self.facts, now);
-        match entered {
-            Ok(ticket) => self.ticket = Some(ticket),
+        // Few come beyond the bound where they are to wait in the backlog: several threads
+        // that accept at the same moment, or after a reload that lowered it.
+        let waits = shared.overload == Overload::Wait && shared.phase.is_running();
+        let (admission, facts) = (&shared.admission, &self.facts);
+        match admission.enter_known(&self.subject, facts, waits, now) {
+            Ok(ticket) => {
+                self.ticket = Some(ticket);
+                Place::Taken
+            }
+            Err(refusal) if waits && refusal.is_server_full() => {
+                // What is known of the process would be old by then.
+                self.begin_again(shared);
+                Place::Wait(Wait {
+                    until: Some(now + BETWEEN_LOOKS),
+                    ..Wait::default()
+                })
+            }
             Err(refusal) => {
                 shared.refused(self.id, &self.subject, &refusal);
                 shared.note_abuse(&self.subject, &self.peer, Some(Abuse::Flood));
+                Place::Refused
             }
         }
-        self.ticket.is_some()
     }
 
     /// Lets the peer in. `in_force` are its rules, which stay so until it stands in the

@@ -25,7 +25,7 @@ pub struct State {
     pub accepted: u64,
     /// Threads that serve.
     pub threads: usize,
-    /// Those of them that wait in accept (`threads=multi`).
+    /// Those of them that wait for a newcomer (`threads=multi`).
     pub idle: usize,
     /// Whether newcomers wait in the backlog.
     pub waiting: bool,

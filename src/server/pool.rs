@@ -4,6 +4,7 @@
 //! and let go when they have been idle for a while.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::supervisor::Bell;
 
@@ -14,7 +15,7 @@ const BURST: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Pool {
-    /// Workers in accept(2).
+    /// Workers in accept(2), or about to be.
     pub(super) idle: AtomicUsize,
     /// Workers that were started and have not been reaped.
     pub(super) total: AtomicUsize,
@@ -23,6 +24,8 @@ pub(super) struct Pool {
     asked: AtomicBool,
     /// How many workers are to leave.
     excess: AtomicUsize,
+    /// Held by the one who may accept, while there is a pace.
+    turn: Mutex<()>,
 }
 
 impl Pool {
@@ -33,7 +36,13 @@ impl Pool {
             bound: AtomicUsize::new(bound),
             asked: AtomicBool::new(false),
             excess: AtomicUsize::new(0),
+            turn: Mutex::new(()),
         }
+    }
+
+    /// Waits for the turn to accept, while there is a pace.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nobody is left in accept: the supervisor is to see to it, if it may.

@@ -1,13 +1,14 @@
 //! `threads=multi`: a worker waits in accept(2) together with the other idle ones,
 //! checks the peer that it got, and serves that one connection to its end.
 //!
-//! The kernel wakes one idle worker for each connection, so there is no hand-off.
+//! The kernel wakes one idle worker for each connection, so there is no hand-off, except
+//! while those under a penalty are turned away at a pace (`penalty_rate`).
 //! A worker that leaves nobody behind in accept asks the supervisor for another.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 use super::exhaustion::AcceptError;
 use super::shared::{BUFFER_SIZE, Shared};
 use super::visit::{Pace, Signals, Visit};
+use crate::listener::Accepted;
 use crate::service::{Interest, Ready, Waker};
 use crate::sys;
 use crate::sys::buffer::PageBuffer;
@@ -48,16 +50,10 @@ impl Worker {
 
     /// Serves until the server stops or the supervisor lets this worker go.
     pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
         while self.shared.phase.is_running() && !self.shared.pool.may_leave() {
             self.shared.pool.idle.fetch_add(1, Ordering::SeqCst);
-            // Looked at again after the count: a stop that comes now sees this
-            // worker as idle and interrupts it.
-            self.rest();
-            let accepted = if self.shared.phase.is_running() {
-                self.shared.accept()
-            } else {
-                Err(Errno::INTR.into())
-            };
+            let (accepted, turn) = accept(&shared);
             let left = self.shared.pool.idle.fetch_sub(1, Ordering::SeqCst) - 1;
             match accepted {
                 Ok(accepted) => {
@@ -65,20 +61,14 @@ impl Worker {
                         self.shared.pool.ask_for_workers(&self.shared.supervisor);
                     }
                     self.shared.exhaustion.recovered();
-                    self.attend(accepted);
+                    self.attend(accepted, turn);
                     self.shared.exhaustion.freed();
                 }
-                Err(error) => self.after_failed_accept(&error),
+                Err(error) => {
+                    drop(turn);
+                    self.after_failed_accept(&error);
+                }
             }
-        }
-    }
-
-    /// Waits while those under a penalty come too fast.
-    fn rest(&self) {
-        if let Some(until) = self.shared.admission.rest() {
-            let time = sys::time::until(until, Instant::now());
-            // A stop interrupts it.
-            let _ = rustix::event::poll(&mut [], Some(&time));
         }
     }
 
@@ -93,10 +83,13 @@ impl Worker {
         }
     }
 
-    fn attend(&mut self, accepted: crate::listener::Accepted) {
+    fn attend(&mut self, accepted: Accepted, turn: Option<MutexGuard<'_, ()>>) {
         let waker = self.waker();
         let now = Instant::now();
-        let Some(mut visit) = Visit::begin(&self.shared, accepted, waker, now) else {
+        let begun = Visit::begin(&self.shared, accepted, waker, now);
+        // Whoever is turned away is counted by now: the next one knows how long to rest.
+        drop(turn);
+        let Some(mut visit) = begun else {
             return;
         };
         let mut signals = Signals::default();
@@ -215,6 +208,34 @@ impl Worker {
     }
 }
 
+/// Waits in accept(2). While those under a penalty come faster than they are to be turned
+/// away, only the worker whose turn it is does so, after a rest.
+fn accept(shared: &Shared) -> (io::Result<Accepted>, Option<MutexGuard<'_, ()>>) {
+    let mut turn = shared.admission.is_paced().then(|| shared.pool.turn());
+    while turn.is_some() {
+        // Asked by each before it rests: those who wait for their turn are not interrupted.
+        if !shared.phase.is_running() || shared.pool.has_excess() {
+            return (Err(Errno::INTR.into()), turn);
+        }
+        let Some(until) = shared.admission.rest() else {
+            break;
+        };
+        let time = sys::time::until(until, Instant::now());
+        if let Err(error) = rustix::event::poll(&mut [], Some(&time)) {
+            return (Err(error.into()), turn);
+        }
+    }
+    if !shared.admission.is_paced() {
+        turn = None;
+    }
+    // Looked at again after this worker was counted as idle: a stop that comes now sees
+    // that, and interrupts it.
+    if !shared.phase.is_running() {
+        return (Err(Errno::INTR.into()), turn);
+    }
+    (shared.accept(), turn)
+}
+
 /// One descriptor to poll, or none.
 #[derive(Clone, Copy)]
 struct Slot<'a> {
@@ -318,7 +339,7 @@ mod tests {
         let mut worker = Worker::new(Arc::clone(&bench.shared)).unwrap();
         let buffer = worker.buffer.as_mut_slice();
         let (start, length) = (buffer.as_ptr().addr(), buffer.len());
-        let serving = std::thread::spawn(move || worker.attend(accepted));
+        let serving = std::thread::spawn(move || worker.attend(accepted, None));
         client.read_exact(&mut [0; BULK]).unwrap();
         // It waits for more now, and nothing comes.
         let end = Instant::now() + Duration::from_secs(20);

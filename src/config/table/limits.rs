@@ -76,7 +76,7 @@ pub(crate) static KEYS: &[Key] = &[
         .example("denial,flood,slow_sender,slow_reader,protocol"),
     Key::new("penalty_rate", Kind::Text("COUNT/TIME such as 20000/1s, or 0"), Preset::Value("0"))
         .live()
-        .help("How many connections of those under a penalty are turned away in such a time, `100/1s` or more. Who comes faster waits in the kernel's backlog, and leaves the processors to those who are connected. For sockets whose clients keep their connections: while such a flood lasts, newcomers wait behind it (`backlog` divided by this rate at most), and those who don't wait in connect(2) get `EAGAIN`. 0: as many as come.")
+        .help("How many connections of those under a penalty are turned away in such a time, `100/1s` or more. Who comes faster waits in the kernel's backlog, and leaves the processors to those who are connected. For sockets whose clients keep their connections: while such a flood lasts, newcomers wait behind all who are in the backlog and in connect(2), those who don't wait in connect get `EAGAIN`, and with the internet domains a newcomer who finds the backlog full tries again after a second. 0: as many as come.")
         .example("20000/1s"),
     Key::new("peers_remembered", number(16, 1_048_576), Preset::Value("8192"))
         .live()

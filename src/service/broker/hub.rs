@@ -129,7 +129,8 @@ impl Broker {
     /// Puts other bounds and permits in force: bounds for connections that join
     /// from now on, permits for all. Subscriptions and registrations that lost
     /// their right end with ERROR 2, and what waits for them is dropped; once this
-    /// returns nothing that is not permitted is delivered.
+    /// returns they get nothing that is not permitted. What a connection sent before,
+    /// while it was permitted, still arrives.
     pub fn reload(&self, limits: Limits, permits: Permits) {
         let members = self.members();
         let permits = Arc::new(permits);
@@ -178,6 +179,11 @@ impl Broker {
                     ErrorCode::Denied,
                     "a reload took the responder's right away",
                 );
+                if self.is_stopping() {
+                    // Either may have waited for just that.
+                    request.requester.outbox.lock().wake();
+                    member.outbox.lock().wake();
+                }
             }
         }
     }

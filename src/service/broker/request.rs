@@ -129,7 +129,9 @@ impl Batch<'_> {
             }
             match self.ask(entry, id, subject, body) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Gone) => continue,
+                // That one has ended; or all that its connection serves has.
+                Err(Refused::Gone) if !entry.is_alive() => continue,
+                Err(Refused::Gone) => {}
                 Err(Refused::Quota(quota)) => nobody = Nobody::HasRoom(quota),
                 Err(Refused::TooLarge) => nobody = Nobody::AcceptsSoMuch,
                 Err(Refused::Denied) => return Err(Nobody::MayBeAsked),
@@ -298,5 +300,30 @@ mod tests {
         assert_eq!((open.asked.len(), open.deadlines.len()), (1, 1));
         assert!(server.member.open().owed.requests().count() == 1);
         assert_eq!(asker.member.account.requests.get(), 1);
+    }
+
+    #[test]
+    fn who_takes_nothing_more_is_asked_once_however_much_it_serves() {
+        let broker = Broker::new(Limits::default(), Permits::default());
+        let mut server = join(&broker, 1, FrameLimit::MAX);
+        let mut asker = join(&broker, 2, FrameLimit::MAX);
+        let now = Instant::now();
+        let mut batch = server.batch(now);
+        for id in 1..=200 {
+            let pattern = Pattern::new(b">").unwrap();
+            batch.frame(&Frame::Serve { id, pattern });
+        }
+        batch.violation(&crate::frame::FrameError::UnknownKind(0));
+        drop(batch);
+        let (subject, body) = (Subject::new(b"s").unwrap(), &[][..]);
+        let request = Frame::Request {
+            id: 1,
+            subject,
+            body,
+        };
+        asker.batch(now).frame(&request);
+        // Each time that one is asked takes a place in the order.
+        assert_eq!(broker.stats().sequenced, 1);
+        assert_eq!(broker.stats().requests, 0);
     }
 }

@@ -390,4 +390,28 @@ mod tests {
         );
         check(Kind::Message, 34, 2, 0, None);
     }
+
+    #[test]
+    fn each_error_says_what_was_expected_and_where() {
+        let kind = Kind::Publish;
+        let name = kind.to_string();
+        assert_eq!(name, kind.name());
+        for (error, expect) in [
+            (FrameError::Magic, "SSB1"),
+            (FrameError::Version(7), "found 7"),
+            (FrameError::Reserved, "reserved"),
+            (FrameError::LimitTooSmall(9), "at least 1024, found 9"),
+            (FrameError::UnknownKind(0xfe), "0xfe"),
+            (FrameError::Flags(kind, 4), "0x04"),
+            (FrameError::SubjectLength(kind, 300), "300"),
+            (FrameError::WrongSide(kind), &name),
+            (FrameError::BodyLength(kind), &name),
+            (FrameError::Subject(kind), &name),
+            (FrameError::Id(kind), &name),
+            (FrameError::Text(kind), &name),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains(expect), "{text}");
+        }
+    }
 }

@@ -61,7 +61,6 @@ impl<'a> Pattern<'a> {
         let mut others = other.tokens();
         for token in self.tokens() {
             match (token, others.next()) {
-                (_, None) => return false,
                 (">", Some(_)) => return true,
                 (_, Some(">")) => return false,
                 ("*", Some(_)) => (),
@@ -206,5 +205,16 @@ mod tests {
         ] {
             covers(pattern, other, expect);
         }
+    }
+
+    #[test]
+    fn texts_and_tokens_are_those_that_were_given() {
+        let text = "orders.new.A-1";
+        let subject = Subject::new(text.as_bytes()).unwrap();
+        let pattern = Pattern::from(subject);
+        let tokens = ["orders", "new", "A-1"];
+        assert!(subject.tokens().eq(tokens) && pattern.tokens().eq(tokens));
+        assert_eq!((subject.as_str(), pattern.as_str()), (text, text));
+        assert_eq!(format!("{subject} {pattern}"), format!("{text} {text}"));
     }
 }

@@ -88,4 +88,21 @@ mod tests {
         );
         assert_eq!(Stamp::parse(&bytes), stamp);
     }
+
+    #[test]
+    fn each_field_has_its_place() {
+        let stamp = Stamp {
+            connection: 0x0102_0304_0506_0708,
+            sequence: 0x1112_1314_1516_1718,
+            uid: Uid::from_raw(0x2122_2324),
+            gid: Gid::from_raw(0x2526_2728),
+            pid: Pid::from_raw(0x3132_3334),
+            flags: 0x3536_3738,
+        };
+        let bytes = stamp.encode();
+        for (eight, first) in bytes.chunks(8).zip([0x01, 0x11, 0x21, 0x31]) {
+            assert!(eight.iter().copied().eq(first..first + 8), "{eight:x?}");
+        }
+        assert_eq!(Stamp::parse(&bytes), stamp);
+    }
 }

@@ -245,3 +245,117 @@ fn error(id: u64, body: &[u8]) -> Result<Frame<'_>, FrameError> {
     let text = std::str::from_utf8(text).map_err(|_| FrameError::Text(Kind::Error))?;
     Ok(Frame::Error { id, code, text })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{HEADER_BYTES, Side};
+    use super::*;
+
+    /// One of each kind that has an id of its own, then those without.
+    fn frames() -> Vec<Frame<'static>> {
+        let (id, body) = (0x1_0000_0007, &b"body"[..]);
+        let subject = Subject::new(b"a.b").unwrap();
+        let pattern = Pattern::new(b"a.*.>").unwrap();
+        let stamp = Stamp::parse(&std::array::from_fn(|i| u8::try_from(i).unwrap()));
+        let subscribe = |drop_oldest| Frame::Subscribe {
+            id,
+            pattern,
+            drop_oldest,
+        };
+        vec![
+            subscribe(false),
+            subscribe(true),
+            Frame::Unsubscribe { id },
+            Frame::Publish { id, subject, body },
+            Frame::Request { id, subject, body },
+            Frame::Serve { id, pattern },
+            Frame::Unserve { id },
+            Frame::Reply { id, body },
+            Frame::Ping { id, body },
+            Frame::Pong { id, body },
+            Frame::Message {
+                id,
+                subject,
+                stamp,
+                body,
+            },
+            Frame::Deliver {
+                id,
+                subject,
+                stamp,
+                body,
+            },
+            Frame::Answer { id, stamp, body },
+            Frame::Ok { id },
+            Frame::Error {
+                id,
+                code: ErrorCode::Quota,
+                text: "too many",
+            },
+            Frame::Gap {
+                id,
+                count: 0x0102_0304_0506_0708,
+            },
+            Frame::GoAway {
+                millis: 0x0102_0304,
+            },
+            Frame::Proof {
+                nonce: *b"0123456789abcdef",
+            },
+            Frame::Challenge {
+                nonce: *b"fedcba9876543210",
+            },
+        ]
+    }
+
+    fn read(bytes: &[u8], change: impl Fn(&mut Header)) -> Result<Frame<'_>, FrameError> {
+        let (header, payload) = bytes.split_first_chunk::<HEADER_BYTES>().unwrap();
+        let read = Header::parse(header, Side::Client);
+        let mut header = read.or_else(|_| Header::parse(header, Side::Broker))?;
+        change(&mut header);
+        Frame::parse(&header, payload)
+    }
+
+    #[test]
+    fn each_frame_comes_back_as_it_was_whole_or_in_two_parts() {
+        for frame in frames() {
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            assert_eq!(read(&bytes, |_| {}), Ok(frame));
+            assert_eq!(bytes.len(), HEADER_BYTES + frame.length());
+            let (head, data) = frame.split();
+            assert_eq!([head.as_bytes(), data].concat(), bytes);
+            let has_id = !matches!(frame.kind(), Kind::GoAway | Kind::Proof | Kind::Challenge);
+            assert_eq!(frame.id(), if has_id { 0x1_0000_0007 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn where_no_id_belongs_there_is_none() {
+        for frame in frames().into_iter().filter(|frame| frame.id() == 0) {
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            let read = read(&bytes, |header| header.id = 1);
+            assert_eq!(read, Err(FrameError::Id(frame.kind())));
+        }
+    }
+
+    #[test]
+    fn another_flag_than_the_first_is_not_taken_for_it() {
+        let mut bytes = Vec::new();
+        let dropping = frames().swap_remove(1);
+        dropping.encode(&mut bytes);
+        let other = read(&bytes, |header| header.flags = 2);
+        assert_eq!(other, Ok(frames().swap_remove(0)));
+    }
+
+    #[test]
+    fn a_payload_of_another_length_is_refused() {
+        for frame in frames() {
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            let read = read(&bytes, |header| header.length += 1);
+            assert_eq!(read, Err(FrameError::BodyLength(frame.kind())));
+        }
+    }
+}

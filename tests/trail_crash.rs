@@ -343,3 +343,38 @@ fn what_is_appended_at_once_by_many_is_fast_enough_to_say() {
         keeper.join().unwrap();
     }
 }
+
+#[test]
+fn both_refuse_a_trail_after_the_last_head() {
+    if !has_python() {
+        return;
+    }
+    let directory = Directory::new("before");
+    let (trail, _) = Trail::open(&Options::new(directory.trail()), [1; 32]).unwrap();
+    let mut heads = Vec::new();
+    for number in 0..6 {
+        trail.append(&decision(number)).unwrap();
+        heads.push(trail.head());
+    }
+    let text = fs::read_to_string(directory.trail()).unwrap();
+    let later: Vec<&str> = text.split_inclusive('\n').skip(4).collect();
+    fs::write(directory.trail(), later.concat()).unwrap();
+    for (given, good) in [
+        (&heads[..3], false),
+        (&heads[..4], true),
+        (&heads[..], true),
+    ] {
+        let found = verify_files(&directory.files(), given);
+        assert_eq!(found.is_ok(), good, "{found:?}");
+        let python = by_python(&directory, given);
+        let said = String::from_utf8_lossy(&python.stderr);
+        assert_eq!(python.status.success(), good, "{said}");
+    }
+    // Just before it: the first line says which line came before.
+    let other = Head {
+        digest: heads[0].digest,
+        ..heads[3]
+    };
+    assert!(verify_files(&directory.files(), &[other]).is_err());
+    assert!(!by_python(&directory, &[other]).status.success());
+}

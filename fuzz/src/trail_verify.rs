@@ -2,8 +2,8 @@
 //!
 //! - A chain made by a second implementation of the format verifies.
 //! - With the last head, each change of any byte or line is found, even if the
-//!   check of a changed line was computed anew; but for whole lines that are missing
-//!   at the start, which the number of the first line tells.
+//!   check of a changed line was computed anew and its number is another; but for whole
+//!   lines that are missing at the start, which the number of the first line tells.
 //! - Without a head, what verifies from number 1 on is a beginning of the chain.
 //! - Anything else ends in an error that names a line that is there.
 

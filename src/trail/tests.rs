@@ -259,6 +259,28 @@ fn what_was_done_to_a_trail_is_named() {
 }
 
 #[test]
+fn heads_that_lie_before_a_trail_vouch_for_nothing() {
+    let directory = Directory::new();
+    let path = directory.file();
+    write_lines(&directory.options(), 20);
+    let good = lines_of(&path);
+    let store = |lines: &[String]| fs::write(&path, lines.join("\n") + "\n").unwrap();
+    let [early, just_before, last] = [5, 10, 20].map(|count| {
+        store(&good[..count]);
+        let summary = verify_files(std::slice::from_ref(&path), &[]).unwrap();
+        summary.head
+    });
+    store(&good[10..]);
+    let found = problem(&path, &[early]);
+    assert_eq!((found.line, found.sequence), (1, Some(11)));
+    assert_eq!(found.kind, ProblemKind::HeadsBefore(early));
+    for heads in [&[early, last][..], &[early, just_before]] {
+        let summary = verify_files(std::slice::from_ref(&path), heads).unwrap();
+        assert_eq!(summary.first, 11);
+    }
+}
+
+#[test]
 fn a_trail_written_anew_differs_from_its_logged_head() {
     let directory = Directory::new();
     write_lines(&directory.options(), 5);

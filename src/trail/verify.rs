@@ -70,6 +70,9 @@ pub enum ProblemKind {
     OtherHead(Head),
     /// A head that was given lies behind the end: lines are missing there.
     MissingHead(Head),
+    /// All heads that were given, of which this is the last, lie before the start, and not
+    /// just before: none of them says anything about these lines.
+    HeadsBefore(Head),
 }
 
 impl fmt::Display for ProblemKind {
@@ -91,6 +94,11 @@ impl fmt::Display for ProblemKind {
             Self::MissingHead(head) => {
                 write!(f, "the trail ends here, but the head {head} was logged: its end was cut off")
             }
+            Self::HeadsBefore(head) => write!(
+                f,
+                "the trail starts here, after the last head that was given, {head}: nothing vouches \
+                 for it; give a later head, or the files before as well"
+            ),
         }
     }
 }
@@ -187,6 +195,8 @@ pub struct Verifier<'a> {
     heads: &'a [Head],
     last: Option<Head>,
     first: u64,
+    /// The file that it is in.
+    start: String,
     lines: u64,
     files: Vec<String>,
     place: (String, u64),
@@ -200,6 +210,7 @@ impl<'a> Verifier<'a> {
             heads,
             last: None,
             first: 0,
+            start: String::new(),
             lines: 0,
             files: Vec::new(),
             place,
@@ -226,7 +237,7 @@ impl<'a> Verifier<'a> {
     /// What was found, after the last file.
     ///
     /// # Errors
-    /// A head is missing, or there was no line.
+    /// A head is missing, none of them is about these lines, or there was no line.
     pub fn finish(self) -> Result<Summary, VerifyError> {
         let Some(head) = self.last else {
             return Err(VerifyError::Empty);
@@ -240,6 +251,16 @@ impl<'a> Verifier<'a> {
             return Err(VerifyError::Problem(
                 self.problem(Some(head.sequence), kind),
             ));
+        }
+        let last = self.heads.iter().max_by_key(|logged| logged.sequence);
+        if let Some(last) = last.filter(|last| last.sequence < self.first.saturating_sub(1)) {
+            let file = self.start.clone();
+            return Err(VerifyError::Problem(Problem {
+                file,
+                line: 1,
+                sequence: Some(self.first),
+                kind: ProblemKind::HeadsBefore(*last),
+            }));
         }
         Ok(Summary {
             lines: self.lines,
@@ -285,6 +306,7 @@ impl<'a> Verifier<'a> {
         }
         if self.last.is_none() {
             self.first = link.head.sequence;
+            self.start.clone_from(&self.place.0);
         }
         self.last = Some(link.head);
         self.lines = self.lines.saturating_add(1);

@@ -68,6 +68,6 @@ pub(crate) static RECORDS: &[Key] = &[
         .example("/secure_socket_MQ"),
     Key::new("head", Kind::Text("SEQUENCE:SHA256"), Preset::Nothing)
         .repeated()
-        .help("A line of the trail that must be there, by number and digest, as the log named it. Without one, a trail whose end was cut off, or that was written anew, still verifies.")
+        .help("A line of the trail that must be there, by number and digest, as the log named it. Without one, a trail whose end was cut off, or that was written anew, still verifies. One that starts after the last head that is given is refused, as nothing vouches for it.")
         .example("812:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
 ];

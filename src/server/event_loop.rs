@@ -10,14 +10,15 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 
 use super::exhaustion::AcceptError;
+use super::inbox::Inbox;
 use super::shared::{BUFFER_SIZE, Shared};
 use super::slots::{Slots, Token, Which};
 use super::visit::{Pace, Signals, Visit};
@@ -30,52 +31,6 @@ const EVENTS_PER_WAIT: usize = 256;
 /// Newcomers taken at one wake-up at most, so that a flood of them can't starve
 /// those already served, and that other loops get their share.
 const ACCEPTS_PER_WAKE: usize = 16;
-
-/// How other threads reach a loop: tokens to wake, and an eventfd to be heard.
-#[derive(Debug)]
-pub(super) struct Inbox {
-    eventfd: OwnedFd,
-    tokens: Mutex<Vec<Token>>,
-    rung: AtomicBool,
-}
-
-impl Inbox {
-    /// # Errors
-    /// When no descriptor is free.
-    pub(super) fn new() -> io::Result<Self> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let eventfd = rustix::event::eventfd(0, flags)?;
-        Ok(Self {
-            eventfd,
-            tokens: Mutex::new(Vec::new()),
-            rung: AtomicBool::new(false),
-        })
-    }
-
-    /// Makes the loop look up, whatever it waits for.
-    pub(super) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
-        }
-    }
-
-    fn post(&self, token: Token) {
-        self.tokens
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(token);
-        self.ring();
-    }
-
-    fn take(&self, tokens: &mut Vec<Token>) {
-        let mut count = [0_u8; 8];
-        let _ = rustix::io::read(&self.eventfd, &mut count);
-        // With what was done before a ring that this one answers: a store alone would
-        // let the looks that follow be made before it.
-        self.rung.swap(false, Ordering::AcqRel);
-        tokens.append(&mut self.tokens.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
 
 /// A visit, and what epoll was told about its descriptors.
 struct Seat {

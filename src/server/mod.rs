@@ -21,6 +21,7 @@ mod exhaustion;
 mod exposition;
 mod gate;
 mod handle;
+mod inbox;
 mod journal;
 #[cfg(feature = "logging")]
 mod log_metrics;

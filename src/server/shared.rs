@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::event_loop::Inbox;
 use super::exhaustion::{AcceptError, Exhaustion};
 use super::gate::{Gate, OnThreadStart};
+use super::inbox::Inbox;
 use super::journal::{self, Observer};
 use super::phase::Phase;
 use super::pool::Pool;

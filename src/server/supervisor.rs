@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
 
-use super::event_loop::{EventLoop, Inbox};
+use super::event_loop::EventLoop;
+use super::inbox::Inbox;
 use super::pool::SPARE;
 use super::shared::Shared;
 use super::worker::Worker;

@@ -131,3 +131,126 @@ impl Authorized {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::{FactKind, FileId, Unreadable};
+    use crate::policy::{Numeric, Policy, describe};
+
+    const NAMES: Numeric = Numeric {
+        own_user: Uid::ROOT,
+    };
+
+    fn admitted(rule: &str, facts: &Facts) -> Authorized {
+        let policy = Policy::builder().allow("uid:1").allow(rule);
+        policy.build_with(&NAMES).unwrap().check(facts).unwrap()
+    }
+
+    #[test]
+    fn a_proof_keeps_the_rule_and_the_ids_of_the_kernel() {
+        let facts = describe("uid:33,gid:4,pid:7", &NAMES).unwrap();
+        let proof = admitted("uid:33|uid:34", &facts);
+        assert_eq!(proof.rule_number(), 2);
+        assert_eq!(&**proof.rule_text(), "uid:33|uid:34");
+        assert_eq!(proof.rule().to_string(), "allow rule 2 (uid:33|uid:34)");
+        assert_eq!(proof.uid(), Uid::from_raw(33));
+        assert_eq!(proof.gid(), Gid::from_raw(4));
+        assert_eq!(proof.pid(), Pid::from_raw(7));
+        assert_eq!(proof.facts(), &facts);
+    }
+
+    #[test]
+    fn an_internet_peer_has_no_ids() {
+        let facts = describe("address:10.0.0.1", &NAMES).unwrap();
+        let proof = admitted("address:10.0.0.0/8", &facts);
+        assert_eq!(proof.credentials(), Credentials::NONE);
+    }
+
+    #[test]
+    fn a_proof_says_what_its_rule_rests_on() {
+        let digest = "00".repeat(32);
+        let sha256 = format!("sha256:{digest}");
+        let both = format!("uid:33,exe:/a,{sha256}");
+        // Rule, peer: names process, names executable, forgeable, checked, watched.
+        for (rule, peer, expected) in [
+            ("uid:33", "uid:33", [false, false, false, false, false]),
+            (
+                "uid:33",
+                "uid:33,exe:/a",
+                [false, false, false, false, true],
+            ),
+            ("exe:/a", "uid:33,exe:/a", [true, true, false, true, true]),
+            (&sha256, &both, [true, true, false, true, true]),
+            (
+                &sha256,
+                &format!("uid:33,{sha256}"),
+                [true, true, false, false, false],
+            ),
+            ("pid:7", "uid:33,pid:7", [true, false, false, false, false]),
+            ("name:n", "uid:33,name:n", [true, false, true, false, false]),
+            ("any", "uid:33", [false, false, true, false, false]),
+        ] {
+            let proof = admitted(rule, &describe(peer, &NAMES).unwrap());
+            let found = [
+                proof.names_process(),
+                proof.names_executable(),
+                proof.is_forgeable(),
+                proof.exe_checked(),
+                proof.watches_executable(),
+            ];
+            assert_eq!(found, expected, "{rule} admits {peer}");
+        }
+    }
+
+    fn running(file: FileId) -> Fact<Exe> {
+        Fact::Known(Exe {
+            file,
+            path: "/a".into(),
+            deleted: false,
+            same_as: vec!["/a".into()],
+        })
+    }
+
+    #[test]
+    fn a_session_holds_only_while_the_same_file_runs() {
+        let here = FileId {
+            device: 1,
+            inode: 2,
+        };
+        let mut facts = describe("uid:33", &NAMES).unwrap();
+        facts.exe = running(here);
+        let proof = admitted("exe:/a", &facts);
+        for (now, expected) in [
+            (running(here), Ok(())),
+            (
+                running(FileId { device: 9, ..here }),
+                Err(DenialReason::ExeChanged),
+            ),
+            (
+                running(FileId { inode: 9, ..here }),
+                Err(DenialReason::ExeChanged),
+            ),
+            (Fact::Unasked, Err(DenialReason::Unreadable(FactKind::Exe))),
+            (
+                Fact::Unreadable(Unreadable::Permission),
+                Err(DenialReason::Unreadable(FactKind::Exe)),
+            ),
+            (
+                Fact::Unreadable(Unreadable::Gone),
+                Err(DenialReason::PeerGone),
+            ),
+        ] {
+            facts.exe = now;
+            assert_eq!(proof.still_holds(&facts), expected, "{:?}", facts.exe);
+        }
+    }
+
+    #[test]
+    fn a_session_admitted_without_its_executable_may_run_any() {
+        let mut facts = describe("uid:33", &NAMES).unwrap();
+        let proof = admitted("uid:33", &facts);
+        facts.exe = Fact::Unreadable(Unreadable::Gone);
+        assert_eq!(proof.still_holds(&facts), Ok(()));
+    }
+}

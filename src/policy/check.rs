@@ -86,7 +86,8 @@ impl Policy {
             return Needs::NONE;
         }
         let asks = self.asks_for_verdict(facts);
-        if self.others.is_empty() || !asks.is_empty() || self.check(facts).is_err() {
+        // A verdict that still asks for something does not admit yet.
+        if self.others.is_empty() || self.decide(facts).is_err() {
             return asks;
         }
         next_stage(facts.unasked(needs_of(&self.others)))

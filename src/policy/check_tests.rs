@@ -303,3 +303,71 @@ fn what_is_not_asked_for_never_turns_the_verdict() {
     }
     assert!(decided > 500, "{decided}");
 }
+
+#[test]
+fn a_verdict_names_its_rule_by_list_number_and_text() {
+    let policy = policy(&["uid:1", "uid:33", "gid:4"], &["gid:9", "exe:/a,name:n"]);
+    let named = |facts: &Facts| match policy.check(facts) {
+        Ok(peer) => peer.rule(),
+        Err(denial) => denial.rule.unwrap(),
+    };
+    let mut facts = peer(33, 9, 7);
+    let denied = named(&facts);
+    assert_eq!(denied.to_string(), "deny rule 1 (gid:9)");
+    assert_eq!(&denied.text, policy.deny_rules()[0].text());
+    facts = peer(33, 33, 7);
+    facts.groups = Fact::Known(vec![]);
+    facts.exe = running("/a");
+    assert_eq!(named(&facts).to_string(), "deny rule 2 (exe:/a,name:n)");
+    facts.name = Fact::Known(b"m".to_vec());
+    let admitted = named(&facts);
+    assert_eq!(admitted.to_string(), "allow rule 2 (uid:33)");
+    assert_eq!(&admitted.text, policy.allow_rules()[1].text());
+}
+
+#[test]
+fn a_policy_needs_what_any_of_its_rules_may_ask_for() {
+    let names = Numeric {
+        own_user: Uid::ROOT,
+    };
+    let policy = policy(&["uid:33", "exe:/a"], &["label:l"]);
+    assert_eq!(policy.needs().words(), ["label", "exe"]);
+    let other = Rule::parse("gid:4", &names).unwrap();
+    let policy = policy.also_learning_for(vec![other]);
+    assert_eq!(policy.needs().words(), ["groups", "label", "exe"]);
+}
+
+#[test]
+fn judging_learns_stage_by_stage_until_the_verdict_stands() {
+    let digest = format!("sha256:{}", "00".repeat(32));
+    let policy = policy(&[&format!("gid:4,exe:/a,{digest}")], &["args:x"]);
+    let judge = |args: &[u8]| {
+        let mut stages = Vec::new();
+        let verdict = policy.judge(&mut peer(33, 4, 7), |facts, asks| {
+            stages.push(asks.words());
+            facts.args = Fact::Known(args.to_vec());
+            facts.exe = running("/a");
+            if asks.has(FactKind::Sha256) {
+                facts.sha256 = Fact::Known([0; 32]);
+            }
+        });
+        (stages, verdict.map(|peer| peer.rule_number()))
+    };
+    let (stages, verdict) = judge(b"y");
+    assert_eq!(stages, [["args"], ["sha256"]]);
+    assert_eq!(verdict, Ok(1));
+    let (stages, verdict) = judge(b"x");
+    assert_eq!(stages, [["args"]]);
+    assert_eq!(verdict.unwrap_err().reason, DenialReason::DenyRule);
+}
+
+#[test]
+fn what_is_asked_for_and_not_learnt_denies() {
+    let mut asked = 0;
+    let verdict = policy(&["exe:/a"], &[]).judge(&mut peer(33, 33, 7), |_, _| asked += 1);
+    assert_eq!(
+        verdict.unwrap_err().to_string(),
+        "reason=unreadable_exe (exe: no process checker runs) allow rule 1 (exe:/a)"
+    );
+    assert_eq!(asked, 1);
+}

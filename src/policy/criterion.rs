@@ -251,6 +251,7 @@ impl fmt::Display for Criterion {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{Numeric, describe};
 
     #[track_caller]
     fn check(block: &str, inside: &[&str], outside: &[&str]) {
@@ -290,5 +291,39 @@ mod tests {
         assert_eq!(Cidr::new(address("10.0.0.0"), 33), None);
         assert_eq!(Cidr::new(address("::"), 129), None);
         assert_eq!(Cidr::new(address("::ffff:1.2.3.4"), 95), None);
+    }
+
+    /// The process of a description counts as pinned, its executable as the one that
+    /// the rule means.
+    #[test]
+    fn a_criterion_holds_for_its_value_and_no_other() {
+        let names = Numeric {
+            own_user: Uid::ROOT,
+        };
+        let (zeros, ones) = ("00".repeat(32), "11".repeat(32));
+        for (criterion, equal, other) in [
+            ("uid:33", "uid:33", "uid:34"),
+            ("uid:self", "uid:0", "uid:1"),
+            ("gid:4", "uid:1,gid:4", "uid:1,gid:5,groups:"),
+            ("gid:4", "uid:1,gid:5,groups:6+4", "uid:1,gid:5,groups:6"),
+            ("gid:4", "uid:1,gid:4", "address:10.0.0.1"),
+            ("pid:7", "uid:1,pid:7", "uid:1,pid:8"),
+            ("exe:/a", "uid:1,exe:/a", "uid:1,exe:/a/b"),
+            ("label:l", "uid:1,label:l", "uid:1,label:ll"),
+            ("name:n", "uid:1,name:n", "uid:1,name:N"),
+            ("args:a b", "uid:1,args:a b", "uid:1,args:a"),
+            ("address:10.0.0.0/8", "address:10.9.9.9", "address:11.0.0.0"),
+            ("address:0.0.0.0/0", "address:10.9.9.9", "uid:0"),
+            (
+                &format!("sha256:{zeros}"),
+                &format!("uid:1,sha256:{zeros}"),
+                &format!("uid:1,sha256:{ones}"),
+            ),
+        ] {
+            let criterion = Criterion::parse(criterion, &names).unwrap();
+            let holds = |peer: &str| criterion.holds(&describe(peer, &names).unwrap());
+            assert_eq!(holds(equal), Truth::True, "{criterion} of {equal}");
+            assert_eq!(holds(other), Truth::False, "{criterion} of {other}");
+        }
     }
 }

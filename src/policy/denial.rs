@@ -152,7 +152,7 @@ impl Denial {
 }
 
 impl fmt::Display for Denial {
-    /// Stable code first: `reason=unreadable_exe (permission denied) allow rule 1 (exe:/a)`.
+    /// Stable code first: `reason=unreadable_exe (exe: permission denied) allow rule 1 (exe:/a)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "reason={}", self.reason)?;
         if let Some((kind, why)) = self.cause {
@@ -189,5 +189,37 @@ mod tests {
         check(Unreadable::TooLarge, false);
         check(Unreadable::NotVisible, false);
         assert!(!Denial::without_rule(DenialReason::NoRule).is_for_lack_of_means());
+    }
+
+    #[track_caller]
+    fn check_reason(why: Unreadable, expected: &str) {
+        let reason = DenialReason::of_unreadable(FactKind::Exe, why);
+        assert_eq!(reason.to_string(), expected, "{why}");
+    }
+
+    #[test]
+    fn what_happened_to_the_process_is_told_from_what_could_not_be_read() {
+        check_reason(Unreadable::Gone, "peer_gone");
+        check_reason(Unreadable::Busy, "checker_busy");
+        check_reason(Unreadable::Changed, "exe_changed");
+        check_reason(Unreadable::Permission, "unreadable_exe");
+        check_reason(Unreadable::NoChecker, "unreadable_exe");
+    }
+
+    #[test]
+    fn a_denial_says_the_code_then_the_cause_then_the_rule() {
+        let mut denial = Denial::without_rule(DenialReason::NoRule);
+        assert_eq!(denial.to_string(), "reason=no_rule");
+        denial.reason = DenialReason::Unreadable(FactKind::Exe);
+        denial.cause = Some((FactKind::Exe, Unreadable::Permission));
+        denial.rule = Some(RuleRef {
+            kind: RuleKind::Allow,
+            number: 1,
+            text: "exe:/a".into(),
+        });
+        assert_eq!(
+            denial.to_string(),
+            "reason=unreadable_exe (exe: permission denied) allow rule 1 (exe:/a)"
+        );
     }
 }

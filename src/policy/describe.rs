@@ -172,6 +172,28 @@ mod tests {
         assert!(facts.sha256.is_unasked());
     }
 
+    #[test]
+    fn what_is_said_is_known() {
+        let digest = "ab".repeat(32);
+        let text = format!("uid:33,gid:4,pid:7,sha256:{digest},label:l,name:n,args:a\\,b,groups:");
+        let facts = describe(&text, &NAMES).unwrap();
+        let pid = Pid::from_raw(7).unwrap();
+        assert_eq!(facts.to_string(), "uid=33 gid=4 pid=7");
+        assert_eq!(facts.process, Fact::Known(Process { pid, pinned: true }));
+        assert_eq!(facts.sha256, Fact::Known([0xab; 32]));
+        assert_eq!(facts.label, Fact::Known(b"l".to_vec()));
+        assert_eq!(facts.name, Fact::Known(b"n".to_vec()));
+        assert_eq!(facts.args, Fact::Known(b"a,b".to_vec()));
+        assert_eq!(facts.groups, Fact::Known(vec![]));
+    }
+
+    #[test]
+    fn a_peer_with_an_address_has_no_credentials() {
+        let facts = describe("address:::1", &NAMES).unwrap();
+        assert_eq!(facts.to_string(), "address=[::1]:0");
+        assert_eq!(facts.credentials, Fact::Known(Credentials::NONE));
+    }
+
     #[track_caller]
     fn check_error(text: &str, expected: &str) {
         let error = describe(text, &NAMES).unwrap_err();

@@ -74,3 +74,19 @@ impl Names for SystemNames {
         self.own_user
     }
 }
+
+#[cfg(all(test, feature = "names"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_tells_a_name_from_none() {
+        let own_user = Uid::from_raw(33).unwrap();
+        let names = SystemNames { own_user };
+        assert_eq!(names.user("root"), Ok(Some(Uid::ROOT)));
+        assert_eq!(names.group("root"), Ok(Some(Gid::ROOT)));
+        assert_eq!(names.user("no such user"), Ok(None));
+        assert_eq!(names.group("no such group"), Ok(None));
+        assert_eq!(names.own_user(), own_user);
+    }
+}

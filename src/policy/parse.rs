@@ -292,6 +292,63 @@ mod tests {
         );
     }
 
+    struct Known;
+
+    impl Names for Known {
+        fn user(&self, name: &str) -> Result<Option<Uid>, String> {
+            Ok(Uid::from_raw(33).filter(|_| name == "www, data"))
+        }
+
+        fn group(&self, name: &str) -> Result<Option<Gid>, String> {
+            Ok(Gid::from_raw(27).filter(|_| name == "sudo"))
+        }
+
+        fn own_user(&self) -> Uid {
+            Uid::ROOT
+        }
+    }
+
+    #[test]
+    fn names_are_looked_up_and_printed_as_given() {
+        let parse = |text: &str| Criterion::parse(text, &Known);
+        let user = parse("user:www\\, data").unwrap();
+        assert_eq!(
+            user,
+            Criterion::User(Uid::from_raw(33).unwrap(), Some("www, data".into()))
+        );
+        assert_eq!(user.to_string(), "user:www\\, data");
+        let group = parse("group:sudo").unwrap();
+        assert_eq!(
+            group,
+            Criterion::Group(Gid::from_raw(27).unwrap(), Some("sudo".into()))
+        );
+        assert_eq!(group.to_string(), "group:sudo");
+        for (text, wrong) in [
+            ("user:x", "user: no user is named \"x\""),
+            ("group:x", "group: no group is named \"x\""),
+            (
+                "user:self",
+                "user: for the server's own user write uid:self",
+            ),
+            ("user:\\xff", "user: expected text in UTF-8"),
+            ("group:\\xff", "group: expected text in UTF-8"),
+        ] {
+            assert_eq!(parse(text), Err(CriterionError(wrong.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_can_not_be_looked_up_is_refused() {
+        check(
+            "user:x",
+            "error: user: can not look up \"x\": this build resolves no names, write uid:NUMBER",
+        );
+        check(
+            "group:x",
+            "error: group: can not look up \"x\": this build resolves no names, write gid:NUMBER",
+        );
+    }
+
     #[test]
     fn paths_are_absolute_and_plain() {
         check("exe:/usr/sbin/nginx", "exe:/usr/sbin/nginx");
@@ -334,6 +391,9 @@ mod tests {
         );
         check("name:a\\x00", "error: name: a NUL never matches");
         check("args:", "error: args: expected a value, found nothing");
+        check("args:a\\x00", "error: args: a NUL never matches");
+        check("label:a\\x00", "error: label: a NUL never matches");
+        check("label:a b", "label:a b");
     }
 
     #[test]

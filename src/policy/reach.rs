@@ -294,6 +294,46 @@ mod tests {
     }
 
     #[test]
+    fn the_users_are_known_only_if_every_rule_names_some() {
+        let users = |allow: &[&str]| {
+            let users = policy(allow, &[]).authorised_users();
+            users.map(|users| users.into_iter().map(Uid::as_raw).collect::<Vec<_>>())
+        };
+        assert_eq!(users(&[]), Some(vec![1]));
+        assert_eq!(users(&["uid:34|uid:33", "uid:33"]), Some(vec![33, 34]));
+        assert_eq!(users(&["uid:33", "any"]), None);
+    }
+
+    #[test]
+    fn one_group_is_one_group_however_often_it_is_said() {
+        let one = |allow: &[&str]| policy(allow, &["gid:9"]).single_group().map(Gid::as_raw);
+        assert_eq!(one(&["uid:1"]), None);
+        assert_eq!(one(&["gid:4", "uid:1,gid:4"]), Some(4));
+        assert_eq!(one(&["gid:4|gid:5"]), None);
+        let groups = policy(&["gid:4|gid:5", "uid:1"], &["gid:9"]).authorised_groups();
+        assert_eq!(
+            groups.into_iter().map(Gid::as_raw).collect::<Vec<_>>(),
+            [4, 5]
+        );
+    }
+
+    #[test]
+    fn whatever_a_rule_of_any_list_names_is_pinned() {
+        let names = Numeric {
+            own_user: Uid::ROOT,
+        };
+        let other = Rule::parse("exe:/c|pid:3", &names).unwrap();
+        let policy = policy(&["uid:1,exe:/a|pid:1"], &["exe:/b", "pid:2,exe:/a"]);
+        let policy = policy.also_learning_for(vec![other]);
+        assert_eq!(
+            policy.exe_paths(),
+            ["/a", "/b", "/c"].map(PathBuf::from).into()
+        );
+        let pids: Vec<_> = policy.pids().into_iter().map(Pid::as_raw).collect();
+        assert_eq!(pids, [1, 2, 3]);
+    }
+
+    #[test]
     fn others_are_anyone_but_the_server() {
         assert!(!policy(&[], &[]).admits_others());
         assert!(!policy(&["uid:self,exe:/a"], &[]).admits_others());

@@ -278,7 +278,8 @@ fn differ(one: &Criterion, other: &Criterion) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Numeric;
+    use crate::peer::{Fact, Unreadable};
+    use crate::policy::{Numeric, describe};
 
     const NAMES: Numeric = Numeric {
         own_user: Uid::ROOT,
@@ -343,6 +344,67 @@ mod tests {
             &escaped(most + 1),
             "1: expected a rule of at most 65536 bytes with its escapes",
         );
+    }
+
+    #[test]
+    fn two_values_of_what_a_peer_has_once_exclude_each_other() {
+        let (zeros, ones) = ("00".repeat(32), "11".repeat(32));
+        let sha256 = [format!("sha256:{zeros}"), format!("sha256:{ones}")];
+        for [one, other] in [
+            ["uid:1", "uid:2"],
+            ["pid:1", "pid:2"],
+            ["label:a", "label:b"],
+            ["name:a", "name:b"],
+            ["args:a", "args:b"],
+            [&sha256[0], &sha256[1]],
+        ] {
+            let rule = |text: String| Rule::parse(&text, &NAMES);
+            let wrong = rule(format!("{one},{other}")).unwrap_err();
+            assert_eq!(
+                wrong.message,
+                format!(
+                    "no peer can match {one} and {other} at once; for either of them write \
+                     {one}|{other}"
+                )
+            );
+            assert!(rule(format!("{one},{one}")).is_ok(), "{one} twice");
+            assert!(rule(format!("{one}|{other},{other}")).is_ok(), "{other}");
+        }
+        for both in [
+            "gid:1,gid:2",
+            "exe:/a,exe:/b",
+            "name:a,args:b",
+            "uid:1,pid:2",
+        ] {
+            check(both, both);
+        }
+    }
+
+    #[test]
+    fn lists_that_ask_for_nothing_make_no_rule() {
+        let mut builder = RuleBuilder::default();
+        builder.any_of(vec![]).unwrap();
+        assert_eq!(builder.clone().build(), None);
+        let users = [1, 2].map(|raw| Criterion::User(Uid::from_raw(raw).unwrap(), None));
+        builder
+            .any_of(users.into())
+            .unwrap()
+            .any_of(vec![])
+            .unwrap();
+        builder.any_of(vec![Criterion::Any]).unwrap();
+        assert_eq!(builder.build().unwrap().to_string(), "uid:1|uid:2,any");
+    }
+
+    #[test]
+    fn what_is_not_known_for_certain_does_not_hold() {
+        let rule = Rule::parse("uid:33,gid:4", &NAMES).unwrap();
+        let holds = |peer: &str| rule.holds(&describe(peer, &NAMES).unwrap());
+        assert!(holds("uid:33,gid:4"));
+        assert!(!holds("uid:34,gid:4"));
+        assert!(!holds("uid:33,gid:5"));
+        let mut facts = describe("uid:33,gid:5", &NAMES).unwrap();
+        facts.groups = Fact::Unreadable(Unreadable::Failed(5));
+        assert!(!rule.holds(&facts));
     }
 
     #[test]

@@ -80,3 +80,52 @@ pub fn verify_server(socket: BorrowedFd<'_>, policy: &Policy) -> Result<Authoriz
         found: facts.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    fn verify(policy: &Policy) -> Result<Authorized, ServerError> {
+        let (socket, _server) = UnixStream::pair().unwrap();
+        verify_server(socket.as_fd(), policy)
+    }
+
+    #[test]
+    fn a_server_is_judged_by_what_its_socket_says() {
+        let expected = Policy::builder().build().unwrap();
+        let found = verify(&expected).unwrap();
+        assert_eq!(found.uid(), Some(expected.own_user()));
+
+        let denied = verify(&Policy::parse("address:::1").unwrap()).unwrap_err();
+        let raw = found.credentials();
+        assert_eq!(
+            denied.to_string(),
+            format!("the server is not the expected one: {raw} reason=no_rule")
+        );
+        assert!(denied.source().is_none());
+    }
+
+    #[test]
+    fn rules_that_can_not_be_relied_upon_are_all_named() {
+        let policy = Policy::parse("exe:/nowhere/a|exe:/nowhere/b").unwrap();
+        let text = verify(&policy).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "exe:/nowhere/a can not be followed at /nowhere; \
+             exe:/nowhere/b can not be followed at /nowhere"
+        );
+    }
+
+    #[test]
+    fn without_proc_the_cause_is_kept() {
+        let error = ServerError::Proc(io::ErrorKind::NotFound.into());
+        assert_eq!(
+            error.to_string(),
+            "can not read /proc to check the server's process"
+        );
+        assert!(error.source().is_some());
+    }
+}

@@ -6,23 +6,20 @@
 //! process checker, and waited for without holding up anybody else.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, RwLockReadGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, RwLockReadGuard};
+use std::time::Instant;
 
+use super::answer::{Answer, BETWEEN_LOOKS};
 use super::journal;
-use super::recheck::MARGIN;
 use super::rules::Rules;
 use super::shared::{Overload, Shared};
 use crate::admission::{Abuse, ProcessKey, Subject, Ticket};
 use crate::listener::Accepted;
 use crate::peer::proof::{Challenge, Progress, ProofFailure};
-use crate::peer::{Fact, Facts, Needs, Peer, ProcessFacts, Unreadable};
+use crate::peer::{Fact, Facts, Needs, Peer, Unreadable};
 use crate::policy::{Authorized, Denial, DenialReason};
 use crate::service::{CloseReason, Connection, Interest, Wait, Waker};
 use crate::sys;
-
-/// How often an answer, or a place, is looked for that nobody will tell of.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// A peer that is not admitted yet.
 pub(super) struct Candidate {
@@ -39,13 +36,6 @@ pub(super) struct Candidate {
     proved: bool,
     /// Its place, from the moment that the policy has admitted it.
     ticket: Option<Ticket>,
-}
-
-/// Where the checker puts what it read, and until when that is waited for.
-struct Answer {
-    place: Arc<Mutex<Option<ProcessFacts>>>,
-    needs: Needs,
-    until: Instant,
 }
 
 enum Doing {
@@ -231,22 +221,7 @@ impl Candidate {
 
     #[inline(never)]
     fn ask_checker(&self, needs: Needs, waker: Option<&Waker>, now: Instant) -> Answer {
-        let inspector = &self.rules.inspector;
-        let patience = inspector.patience().saturating_add(MARGIN);
-        let answer = Answer {
-            place: Arc::default(),
-            needs,
-            until: sys::time::after(now, patience),
-        };
-        let (place, waker) = (Arc::clone(&answer.place), waker.cloned());
-        let on_done = move |facts| {
-            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        };
-        inspector.learn_later(&self.peer, needs, Box::new(on_done));
-        answer
+        Answer::ask(&self.rules.inspector, &self.peer, needs, waker, now)
     }
 
     #[inline(never)]
@@ -453,26 +428,6 @@ impl Candidate {
 impl AsFd for Candidate {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl Answer {
-    /// What has come. A checker that does not answer in time at all is a busy one.
-    fn take(&self, now: Instant) -> Option<ProcessFacts> {
-        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        let late = || ProcessFacts::all_unreadable(self.needs, Unreadable::Busy);
-        place.take().or_else(|| (now >= self.until).then(late))
-    }
-
-    /// The checker wakes whoever waits for its answer. Without a waker, because there
-    /// was no descriptor for one or because the rules asked for none a moment ago, it
-    /// has to be looked for.
-    fn wait(&self, waker: Option<&Waker>, now: Instant) -> Wait {
-        let look = waker.is_none().then(|| now + BETWEEN_LOOKS);
-        Wait {
-            until: Some(look.map_or(self.until, |look| look.min(self.until))),
-            ..Wait::default()
-        }
     }
 }
 

@@ -12,6 +12,7 @@
 //! Not here: where the configuration comes from, signals, the log's sinks.
 
 mod acceptor;
+mod answer;
 mod attendance;
 #[cfg(feature = "broker")]
 mod broker_metrics;

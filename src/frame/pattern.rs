@@ -166,11 +166,7 @@ mod tests {
 
     #[track_caller]
     fn covers(pattern: &str, other: &str, expect: bool) {
-        let parse = |text: &'static str| Pattern::new(text.as_bytes()).unwrap();
-        let (pattern, other) = (
-            parse(String::from(pattern).leak()),
-            parse(String::from(other).leak()),
-        );
+        let [pattern, other] = [pattern, other].map(|text| Pattern::new(text.as_bytes()).unwrap());
         assert_eq!(pattern.covers(other), expect, "{pattern} covers {other}");
         if let Some(subject) = Subject::new(other.as_str().as_bytes()) {
             assert_eq!(pattern.matches(subject), expect);

@@ -93,7 +93,7 @@ function __secure_socket_arguments
     printf '%s\t%s\n' "$dashes"trail_sync"$end" 'When the trail is synced to the disk: no, after each batch, or after each line, before the decision takes effect.'
     printf '%s\t%s\n' "$dashes"trail_max_size"$end" 'At this size the trail is rolled like a log; the chain goes on in the new file.'
     printf '%s\t%s\n' "$dashes"trail_keep"$end" 'How many rolled files of the trail are kept.'
-    printf '%s\t%s\n' "$dashes"metrics_socket"$end" 'A second, equally protected socket that answers each connection with OpenMetrics text in an HTTP/1.0 response and closes.'
+    printf '%s\t%s\n' "$dashes"metrics_socket"$end" 'A second, equally protected socket that answers each connection with OpenMetrics text in an HTTP/1.0 response and closes; a request that prefers text/plain, as curl -H \'Accept: text/plain\' for promtool check metrics, gets Prometheus\' older text format.'
     printf '%s\t%s\n' "$dashes"metrics_allow"$end" 'Who may read the metrics.'
     printf '%s\t%s\n' "$dashes"metrics_deny"$end" 'Who may not, whatever metrics_allow says.'
     printf '%s\t%s\n' "$dashes"metrics_permissions"$end" 'Mode of the metrics socket.'

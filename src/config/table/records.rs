@@ -19,7 +19,7 @@ pub(crate) static KEYS: &[Key] = &[
         .help("How many rolled files of the trail are kept. 0: all.")
         .example("52"),
     Key::new("metrics_socket", Kind::Text("an absolute path, or @name"), Preset::Nothing)
-        .help("A second, equally protected socket that answers each connection with OpenMetrics text in an HTTP/1.0 response and closes.")
+        .help("A second, equally protected socket that answers each connection with OpenMetrics text in an HTTP/1.0 response and closes; a request that prefers `text/plain`, as `curl -H 'Accept: text/plain'` for `promtool check metrics`, gets Prometheus' older text format.")
         .example("/run/secure_socket/metrics.sock"),
     Key::new("metrics_allow", RULE, Preset::Nothing)
         .live()

@@ -8,10 +8,13 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use relay_support::{CLIENT, Upstream, client, relay_to};
 use secure_socket::service::relay::proxy::{Endpoints, Header, ParseError, parse};
@@ -165,4 +168,41 @@ fn nginx_accepts_the_header() {
     let _nginx = Upstream::start(&mut command, || UnixStream::connect(&socket).is_ok());
     let relay = relay_to(&socket, &["proxy_protocol=v2"]);
     assert_eq!(curl(&relay.socket), "accepted");
+}
+
+/// Any peer can bind a path that fills `sun_path` to the last byte before it connects;
+/// the kernel then tells an address that is longer than the structure.
+#[test]
+fn the_longest_name_of_a_peer_is_told_whole() {
+    let dir = TempDir::new();
+    let socket = dir.join("upstream");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let options = ["proxy_protocol=v2", "allow=uid:self"];
+    let relay = relay_to(&socket, &options);
+    for length in [107, 108] {
+        let mut own = format!("{}/", dir.path().display());
+        own.push_str(&"x".repeat(length - own.len()));
+        let client = socket_at(&own);
+        let server = SocketAddrUnix::new(&relay.socket).unwrap();
+        rustix::net::connect(&client, &server).unwrap();
+        let mut client = UnixStream::from(client);
+        client.write_all(b"question").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let (header, rest) = introduced(&listener);
+        assert_eq!(rest, b"question");
+        let Endpoints::Unix { source, .. } = &header.endpoints else {
+            panic!("{header:?}");
+        };
+        assert_eq!(source.as_bytes(), own.as_bytes());
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "served");
+    }
+}
+
+fn socket_at(path: &str) -> OwnedFd {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    socket
 }

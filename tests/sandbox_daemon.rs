@@ -157,6 +157,27 @@ fn echo_stands_behind_its_walls() {
 }
 
 #[test]
+fn deadlines_in_months_need_no_other_call() {
+    needs!(root, "setpriv");
+    for threads in THREADS {
+        let wait = |daemon: &Daemon| {
+            let mut stream = daemon.connect();
+            let mut byte = [0; 1];
+            for _ in 0..2 {
+                stream.write_all(b"x").unwrap();
+                stream.read_exact(&mut byte).unwrap();
+            }
+            assert_eq!(byte, *b"x");
+        };
+        check(
+            &[threads, "idle_timeout=1000h", "first_byte_timeout=1000h"],
+            &[],
+            wait,
+        );
+    }
+}
+
+#[test]
 fn a_rule_of_processes_keeps_one_capability_in_its_threads() {
     needs!(root);
     let ptrace = "0000000000080000";

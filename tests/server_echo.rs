@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{OFlags, fcntl_getfl};
 use secure_socket::listener::{Address, Listener, Options, SocketPath};
 use secure_socket::peer::{Checker, CheckerConfig, Inspector, Pins};
-use secure_socket::server::{Outcome, Overload, Rules, Server, Threads};
+use secure_socket::server::{Choice, Outcome, Overload, Rules, Server, Threads};
 use secure_socket::service::{Connection, Echo, Opened, Protocol, Waker};
 use server_support::{ALL, Running, limits, loops, ping, policy, start, start_default, start_with};
 use support::{PATIENCE, TempDir, is_turned_away, round_trip};
@@ -284,6 +284,45 @@ fn a_reload_waits_for_a_checker_that_never_answers_once_and_not_for_each() {
     assert_eq!(server.handle.reload(rules, limits(100)), streams.len());
     assert!(streams.iter().all(is_turned_away));
     assert_eq!(server.stop(), Outcome::Drained);
+}
+
+/// Says whether the kernel still attaches senders to what it is sent.
+fn tell_credentials(connection: &Connection) -> std::io::Result<()> {
+    let on = rustix::net::sockopt::socket_passcred(connection)?;
+    let mut byte = [0; 1];
+    // It gives no room for senders, and looks for descriptors.
+    { connection }.read_exact(&mut byte)?;
+    { connection }.write_all(if on { b"on " } else { b"off" })
+}
+
+#[test]
+fn after_the_proof_nobody_asks_who_sent_what() {
+    let dir = TempDir::new();
+    let path = dir.join("s/proved");
+    let address = Address::Unix(SocketPath::parse(path.as_os_str()).unwrap());
+    let options = Options::new(address).pass_credentials(true);
+    let listener = Listener::bind(&options).unwrap().dangerously_unconfined();
+    let own = std::env::current_exe().unwrap();
+    let mut rules = Rules::new(policy(&[&format!("exe:{}", own.display())]));
+    rules.process_proof = Choice::Yes;
+    let checker = Checker::direct(CheckerConfig::default()).unwrap();
+    let pins = Pins::open(&rules.policy.exe_paths(), &rules.policy.pids(), None).unwrap();
+    rules.inspector = Inspector::new(pins, Some(checker));
+    // As before Linux 6.16, where each receive looks for descriptors.
+    let server = Server::with_service(listener, tell_credentials, rules)
+        .watch_descriptors(true)
+        .build()
+        .unwrap();
+    let handle = server.handle();
+    let thread = thread::spawn(move || server.run());
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut challenge = [0; 16];
+    stream.read_exact(&mut challenge).unwrap();
+    stream.write_all(&challenge).unwrap();
+    assert_eq!(round_trip(&stream, b"x"), b"off");
+    handle.stop(Duration::from_secs(5));
+    assert_eq!(thread.join().unwrap().unwrap(), Outcome::Drained);
 }
 
 fn greet(connection: &Connection) -> std::io::Result<()> {

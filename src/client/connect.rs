@@ -42,6 +42,10 @@ pub(super) fn connect_within(
 
 fn connect_unverified(path: &Path, timeout: Option<Duration>) -> Result<OwnedFd, ClientError> {
     let text = path.as_os_str().as_encoded_bytes();
+    // The kernel would take it for an abstract name of no bytes, which anyone may bind.
+    if matches!(text, b"" | b"@") {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
+    }
     let address = match text.strip_prefix(b"@") {
         Some(name) => SocketAddrUnix::new_abstract_name(name),
         None => SocketAddrUnix::new(path),
@@ -57,5 +61,32 @@ fn connect_unverified(path: &Path, timeout: Option<Duration>) -> Result<OwnedFd,
         Ok(()) => Ok(socket),
         Err(Errno::AGAIN) => Err(ClientError::Timeout),
         Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel takes an empty address for the abstract name of no bytes: it is bound
+    /// here, so that a connect without the check would succeed.
+    #[test]
+    fn no_path_is_no_server() {
+        let socket = socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let nameless = SocketAddrUnix::new_abstract_name(b"").unwrap();
+        rustix::net::bind(&socket, &nameless).unwrap();
+        rustix::net::listen(&socket, 1).unwrap();
+        for path in ["", "@"] {
+            let Err(ClientError::Socket(error)) = connect_unverified(Path::new(path), None) else {
+                panic!("connected to {path:?}");
+            };
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
     }
 }

@@ -93,9 +93,11 @@ fn parse(text: &str, what: &str, schemes: &[&str]) -> Result<Endpoint, Wrong> {
     };
     let from = scheme.len() + 1;
     match scheme {
-        "unix" => socket_path(rest)
-            .map(Endpoint::Unix)
-            .map_err(|wrong| wrong.moved(from)),
+        "unix" => match socket_path(rest) {
+            Ok(path) if path.is_abstract() => Err(Wrong::expected(what, text, from)),
+            Ok(path) => Ok(Endpoint::Unix(path)),
+            Err(wrong) => Err(wrong.moved(from)),
+        },
         "tcp" => host_port(text, rest, what, from).map(Endpoint::Tcp),
         _ => host_port(text, rest, what, from).map(Endpoint::Udp),
     }

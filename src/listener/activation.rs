@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use rustix::fs::{FileType, OFlags};
-use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, sockopt};
+use rustix::net::{AddressFamily, SocketAddrAny, sockopt};
 
 use super::address::{Address, SocketMode, SocketName, SocketPath};
 use super::directory;
@@ -26,7 +26,7 @@ use super::options::Options;
 use super::rights::Trusted;
 use super::unix;
 use crate::ids::Pid;
-use crate::sys::inherited;
+use crate::sys::{inherited, unix_name};
 
 /// More would be a mistake in a unit.
 const SOCKETS_MAX: u16 = 64;
@@ -215,7 +215,7 @@ fn compare(socket: &OwnedFd, options: &Options) -> Option<Mismatch> {
     if sockopt::socket_acceptconn(socket) != Ok(true) {
         return Some(Mismatch::NotListening);
     }
-    let found = address_of(bound);
+    let found = address_of(socket, bound);
     if found.as_ref() != Some(&options.address) {
         let found = found.map_or_else(|| "nothing".to_owned(), |address| address.to_string());
         return Some(Mismatch::Address {
@@ -275,15 +275,14 @@ fn check_path(
     Ok(())
 }
 
-fn address_of(address: SocketAddrAny) -> Option<Address> {
+fn address_of(socket: &OwnedFd, address: SocketAddrAny) -> Option<Address> {
     if address.address_family() != AddressFamily::UNIX {
         return SocketAddr::try_from(address).ok().map(Address::Inet);
     }
-    let address = SocketAddrUnix::try_from(address).ok()?;
-    let text = match (address.path_bytes(), address.abstract_name()) {
-        (Some(path), _) => path.to_vec(),
-        (None, Some(name)) => [b"@", name].concat(),
-        (None, None) => return None,
+    let name = unix_name::of_socket(socket.as_fd()).ok().flatten()?;
+    let text = match name.split_first()? {
+        (0, name) => [b"@", name].concat(),
+        _ => name,
     };
     SocketPath::parse(&OsString::from_vec(text))
         .ok()

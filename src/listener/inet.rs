@@ -38,8 +38,6 @@ pub(super) fn bind(
         // An IPv4 peer would otherwise come in under a mapped address.
         sockopt::set_ipv6_v6only(&socket, true).map_err(refuse)?;
     }
-    // Inherited by accepted sockets: answers are not held back for more.
-    sockopt::set_tcp_nodelay(&socket, true).map_err(refuse)?;
     match rustix::net::bind(&socket, &address) {
         Ok(()) => {}
         Err(Errno::ADDRINUSE) => return Err(BindError::PortInUse { address }),

@@ -31,8 +31,8 @@ pub(super) fn limit_descriptors(needed: u64) -> Result<Option<u64>, SandboxError
         return Ok(None);
     };
     let refused = |errno: rustix::io::Errno| system("can't set RLIMIT_NOFILE", errno.into());
-    match rustix::process::getrlimit(Resource::Nofile).maximum {
-        Some(hard) if hard < needed => set(hard).map(|()| Some(hard)).map_err(refused),
+    match crate::sys::process::most_descriptors() {
+        Ok(hard) if hard < needed => set(hard).map(|()| Some(hard)).map_err(refused),
         _ => Err(refused(errno)),
     }
 }

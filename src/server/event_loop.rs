@@ -27,6 +27,10 @@ use crate::service::{Interest, Ready, Waker};
 use crate::sys;
 use crate::sys::buffer::PageBuffer;
 
+/// A wait is cut to this, and goes on. Beyond 24.8 days epoll_wait(2), which counts
+/// milliseconds in 32 bits, would have to be another call, which no thread may make.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 const EVENTS_PER_WAIT: usize = 256;
 /// Newcomers taken at one wake-up at most, so that a flood of them can't starve
 /// those already served, and that other loops get their share.
@@ -151,7 +155,8 @@ impl EventLoop {
             (Some(timer), Some(resume)) => Some(timer.min(resume)),
             (timer, resume) => timer.or(resume),
         };
-        next.map(|next| sys::time::until(next, Instant::now()))
+        let now = Instant::now();
+        next.map(|next| sys::time::until(next.min(now + LONGEST_WAIT), now))
     }
 
     /// epoll_wait(2) counts in milliseconds, too coarse for the rest between two who are

@@ -406,6 +406,15 @@ impl Candidate {
     fn open(self: Box<Self>, shared: &Shared, authorized: Authorized) -> Option<Admitted> {
         let this = *self;
         let ticket = this.ticket?;
+        // From here on who sent what is of no interest. It would cost time, and a receive
+        // that gives no room for it is told that something was cut off (recv(2)).
+        if shared.was_told_senders(&this.rules)
+            && this.facts.address.is_none()
+            && let Err(error) = sys::peer::pass_credentials(this.socket.as_fd(), false)
+        {
+            journal::not_served(&*shared.observer, this.id, &this.facts, &error);
+            return None;
+        }
         let timeouts = Arc::clone(&this.rules.timeouts);
         let connection = Connection::new(
             this.id,

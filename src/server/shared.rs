@@ -153,6 +153,12 @@ impl Shared {
             && !self.protocol.proves_by_itself()
     }
 
+    /// Whether the kernel was asked to say who sent what, for the proof. A service that
+    /// asks for the proof in its own protocol still needs it.
+    pub(super) fn was_told_senders(&self, rules: &Rules) -> bool {
+        rules.process_proof == Choice::Yes && !self.protocol.proves_by_itself()
+    }
+
     /// A connection that had been admitted is over.
     pub(super) fn closed(&self, connection: &Connection, reason: CloseReason) {
         journal::closed(

@@ -75,7 +75,8 @@ pub fn group_by_gid(gid: Gid) -> io::Result<Option<Group>> {
 ///
 /// # Errors
 ///
-/// EINVAL for a name with a NUL; else what the name service failed with.
+/// EINVAL for a name with a NUL. getgrouplist(3) can't say that the name service failed:
+/// then it is fewer groups, at least the primary one.
 pub fn groups_of(name: &str, primary: Gid) -> io::Result<Vec<Gid>> {
     let name = CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let groups = unistd::getgrouplist(&name, unistd::Gid::from_raw(primary.as_raw()))?;

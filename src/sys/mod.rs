@@ -29,3 +29,4 @@ pub mod socket;
 pub mod time;
 #[cfg(feature = "sandbox")]
 pub(crate) mod trap;
+pub(crate) mod unix_name;

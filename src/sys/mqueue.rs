@@ -48,15 +48,15 @@ impl MessageQueue {
             other => other.map(|descriptor| (descriptor, false)),
         };
         let (descriptor, created) = opened?;
-        let attributes = mqueue::mq_getattr(&descriptor)?;
-        let message_size = usize::try_from(attributes.msgsize()).unwrap_or(8192);
-        Ok((
-            Self {
-                descriptor: Some(descriptor),
-                message_size,
-            },
-            created,
-        ))
+        let mut queue = Self {
+            descriptor: Some(descriptor),
+            message_size: 8192,
+        };
+        let attributes = mqueue::mq_getattr(queue.inner()?)?;
+        if let Ok(size) = usize::try_from(attributes.msgsize()) {
+            queue.message_size = size;
+        }
+        Ok((queue, created))
     }
 
     /// Bytes of the longest message.

@@ -25,6 +25,25 @@ pub fn descriptor_info(proc: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<V
     Ok(text)
 }
 
+/// The hard limit on descriptors (`RLIMIT_NOFILE`). rustix has this call as one that can't
+/// fail; where an outer filter refuses it, it does.
+///
+/// # Errors
+///
+/// As getrlimit(2).
+#[cfg(feature = "sandbox")]
+pub(crate) fn most_descriptors() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: getrlimit writes one rlimit to the place that it is given.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => Ok(limit.rlim_max),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Whether the process of a pidfd has exited. A zombie has.
 ///
 /// # Errors

@@ -288,11 +288,14 @@ fn is_later(error: &io::Error) -> bool {
 }
 
 fn wait_until(fds: &mut [PollFd<'_>], deadline: Instant) -> io::Result<()> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = Timespec::try_from(left).map_err(|_| ErrorKind::InvalidInput)?;
-    match poll(fds, Some(&timeout)) {
-        Ok(0) => Err(io::Error::new(ErrorKind::TimedOut, "it takes too long")),
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(|_| ErrorKind::InvalidInput)?;
+        match poll(fds, Some(&timeout)) {
+            Ok(0) => return Err(io::Error::new(ErrorKind::TimedOut, "it takes too long")),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }

@@ -53,13 +53,19 @@ impl RemoteSpec {
         match self {
             Self::Udp(server) => resolve(server).map(RemoteAddress::Udp),
             Self::Tcp(server) => resolve(server).map(RemoteAddress::Tcp),
-            Self::Unix(path) => SocketAddrUnix::new(path)
+            // The kernel would take an empty path for an abstract name, which anyone may bind.
+            Self::Unix(path) if path.is_absolute() => SocketAddrUnix::new(path)
                 .map(|_| RemoteAddress::Unix(path.clone()))
                 .map_err(|errno| LoggingError::Remote {
                     server: path.display().to_string(),
-                    why: "expected a path of at most 107 bytes".into(),
+                    why: "expected a path of at most 108 bytes".into(),
                     source: Some(errno.into()),
                 }),
+            Self::Unix(path) => Err(LoggingError::Remote {
+                server: path.display().to_string(),
+                why: "expected an absolute path".into(),
+                source: None,
+            }),
         }
     }
 }
@@ -307,4 +313,24 @@ fn send_datagram(socket: &OwnedFd, line: &[u8], udp: bool) -> Result<usize, Errn
         socket_error(socket)??;
     }
     Ok(line.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_absolute_path_is_a_server() {
+        for (path, taken) in [
+            ("/dev/log", true),
+            ("", false),
+            ("log", false),
+            ("@log", false),
+        ] {
+            let found = RemoteSpec::Unix(PathBuf::from(path)).resolve();
+            assert_eq!(found.is_ok(), taken, "{path:?}");
+        }
+        let long = format!("/{}", "x".repeat(108));
+        assert!(RemoteSpec::Unix(PathBuf::from(long)).resolve().is_err());
+    }
 }

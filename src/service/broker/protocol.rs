@@ -1,6 +1,7 @@
 //! The broker as a service of the server.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use super::proving::Proving;
 use super::session::BrokerSession;
 use crate::peer::Inspector;
 use crate::service::{Connection, Opened, Protocol, Waker};
+use crate::sys::peer::pass_credentials;
 
 /// `service=broker`: opens a session on a [`Broker`] for each connection.
 #[derive(Clone)]
@@ -78,6 +80,11 @@ impl Protocol for BrokerService {
             (Some(inspector), Some(pid)) if names_executable => {
                 let accepts = self.broker.limits().frame;
                 Some(Proving::new(connection, pid, accepts, inspector.clone())?)
+            }
+            // The listener asked for senders; who proves nothing needs none.
+            (Some(_), _) if connection.authorized().facts().address.is_none() => {
+                pass_credentials(connection.as_fd(), false)?;
+                None
             }
             _ => None,
         };

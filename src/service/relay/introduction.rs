@@ -7,13 +7,14 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::net::{SocketAddrAny, SocketAddrUnix};
+use rustix::net::SocketAddrAny;
 
 use super::connector::Identity;
 use super::proxy::{Endpoints, Header, Transport, UnixName, Vouched};
 use crate::ids::Gid;
 use crate::peer::{Fact, FactKind, Needs, Peer, PidfdSource};
 use crate::service::Connection;
+use crate::sys::unix_name;
 
 /// The header for a connection to `socket`.
 pub(super) fn header(connection: &Connection, socket: &UnixName) -> Header {
@@ -76,22 +77,10 @@ fn endpoints(connection: &Connection, socket: &UnixName) -> Endpoints {
             destination,
         };
     }
-    let source = source.and_then(|address| SocketAddrUnix::try_from(address).ok());
+    let source = unix_name::of_peer(connection.as_fd()).ok().flatten();
     Endpoints::Unix {
         transport,
-        source: source
-            .map(|address| unix_name(&address))
-            .unwrap_or_default(),
+        source: UnixName::new(&source.unwrap_or_default()),
         destination: socket.clone(),
     }
-}
-
-fn unix_name(address: &SocketAddrUnix) -> UnixName {
-    if let Some(name) = address.abstract_name() {
-        let mut bytes = vec![0];
-        bytes.extend_from_slice(name);
-        return UnixName::new(&bytes);
-    }
-    let path = address.path_bytes().unwrap_or_default();
-    UnixName::new(path)
 }

@@ -51,6 +51,12 @@ fn a_message_reaches_each_subscription_once_and_is_stamped() {
             other => panic!("{other:?}"),
         })
         .collect();
+    // Three in one batch: still the sequence only grows, whatever they match.
+    let sequence = |got: &Got| match got {
+        Got::Message { stamp, .. } => stamp.sequence,
+        other => panic!("{other:?}"),
+    };
+    assert!(got.iter().map(sequence).is_sorted());
     let of = |wanted: u64| {
         seen.iter()
             .filter(|s| s.0 == wanted)

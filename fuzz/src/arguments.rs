@@ -2,7 +2,9 @@
 //!
 //! - It leads to a command, or to errors alone, each with a place inside of it.
 //! - `--option=value` is the same as `option=value`.
-//! - What `check` prints, as a file, leads to the same settings.
+//! - What `check` prints, as a file, leads to the same settings; so does reading the same
+//!   command line again, for a reload.
+//! - Help is text.
 //!
 //! Each of these costs one or two whole readings, so an input is held against one
 //! of them, by its length; inputs of every length are made.
@@ -10,7 +12,8 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use secure_socket::config::{self, Command, ctl};
+use secure_socket::config::ctl::{self, CtlCommand};
+use secure_socket::config::{self, Command, help, key};
 
 use crate::config_file::check_settings;
 use crate::surroundings::{AS_ROOT, check_diagnostics};
@@ -29,9 +32,13 @@ pub fn check(data: &[u8]) {
     };
     let plain: Vec<Vec<u8>> = args.iter().map(|arg| arg.to_vec()).collect();
     if data.len() % 4 == 3 {
-        if let Err(errors) = ctl::parse(given(&plain).into_iter(), &AS_ROOT) {
-            assert_eq!(errors.exit_code(), 64, "{errors}");
-            check_diagnostics(&errors);
+        match ctl::parse(given(&plain).into_iter(), &AS_ROOT) {
+            Ok(CtlCommand::Help(key)) => check_help(key, help::ctl_overview),
+            Ok(_) => {}
+            Err(errors) => {
+                assert_eq!(errors.exit_code(), 64, "{errors}");
+                check_diagnostics(&errors);
+            }
         }
         return;
     }
@@ -47,9 +54,24 @@ pub fn check(data: &[u8]) {
         if let (Ok(one), Ok(other)) = (&one, &other) {
             assert_eq!(summary(one), summary(other));
         }
-    } else if let Ok(Command::Serve(settings) | Command::Check(settings)) = &one {
-        check_settings(settings);
+        return;
     }
+    match &one {
+        Ok(Command::Help(key)) => check_help(*key, help::overview),
+        Ok(Command::Serve(settings)) if data.len() % 8 == 1 => {
+            let again = config::reload(given(&plain).into_iter(), &AS_ROOT);
+            let again = again.unwrap_or_else(|errors| panic!("{errors}"));
+            assert_eq!(config::digest_input(settings), config::digest_input(&again));
+        }
+        Ok(Command::Serve(settings) | Command::Check(settings)) => check_settings(settings),
+        _ => {}
+    }
+}
+
+fn check_help(key: Option<&key::Key>, overview: fn() -> String) {
+    let text = key.map_or_else(overview, help::option);
+    assert!(text.lines().all(crate::is_quiet) && text.ends_with('\n'));
+    assert!(key.is_none_or(|key| text.starts_with(key.name)));
 }
 
 fn with_dashes(arg: &[u8]) -> Vec<u8> {

@@ -27,7 +27,9 @@ const PATTERNS: [&str; 8] = ["a", "a.b", "*", "a.*", ">", "a.>", "*.b", "x.*.z"]
 
 #[derive(Arbitrary, Debug)]
 pub struct Input {
-    small: bool,
+    /// Bit 0: small bounds. Bits 4 and 5: how large a frame may be. Bits 6 and 7: how many
+    /// frames are one batch, and whether they come in bursts.
+    kind: u8,
     ops: Vec<Op>,
 }
 
@@ -138,10 +140,18 @@ fn permits(which: usize) -> Permits {
 }
 
 pub fn check(input: Input) {
+    let frame = [1 << 10, 16 << 10, 256 << 10, 256 << 10][usize::from(input.kind >> 4 & 3)];
+    let frame = FrameLimit::new(frame).expect("within its bounds");
+    let small = input.kind & 1 == 1;
+    let pending_bytes = match (small, frame) {
+        (true, FrameLimit::MIN) => 2_000,
+        (false, FrameLimit::MIN) | (true, _) => 20_000,
+        _ => 200_000,
+    };
     let limits = Limits {
-        frame: FrameLimit::MIN,
-        pending_bytes: if input.small { 2_000 } else { 20_000 },
-        pending_bytes_per_uid: if input.small { 3_000 } else { 30_000 },
+        frame,
+        pending_bytes,
+        pending_bytes_per_uid: pending_bytes + pending_bytes / 2,
         subscriptions: 4,
         requests: 3,
         request_timeout: Duration::from_secs(1),
@@ -154,6 +164,7 @@ pub fn check(input: Input) {
         joined: 0,
         counter: 0,
         now: Instant::now(),
+        together: [1, 8, 64, usize::MAX][usize::from(input.kind >> 6)],
     };
     world.join(true, true);
     world.join(true, false);
@@ -170,6 +181,8 @@ struct World {
     joined: u64,
     counter: u64,
     now: Instant,
+    /// Frames of one batch.
+    together: usize,
 }
 
 impl World {
@@ -184,8 +197,13 @@ impl World {
             FrameLimit::MIN
         };
         let uid = if one { 1 } else { 2 };
-        self.clients
-            .push(Client::join(&self.broker, self.joined, uid, limit));
+        self.clients.push(Client::join(
+            &self.broker,
+            self.joined,
+            uid,
+            limit,
+            self.model.limits.frame,
+        ));
     }
 
     /// The number of a client, if there is any.
@@ -197,7 +215,12 @@ impl World {
     fn body(&mut self, size: u16) -> Vec<u8> {
         self.counter += 1;
         let mut body = self.counter.to_be_bytes().to_vec();
-        body.resize(8 + usize::from(size) % 1_200, 0x55);
+        let most = if self.model.limits.frame == FrameLimit::MIN {
+            1_200
+        } else {
+            20_000
+        };
+        body.resize(8 + usize::from(size) % most, 0x55);
         body
     }
 
@@ -236,16 +259,19 @@ impl World {
                 subject: s,
                 size,
             } => {
-                let body = &self.body(size)[..];
                 let id = if n % 6 == 0 { 0 } else { id(n, 2) };
-                self.send(
-                    who,
-                    &Frame::Publish {
-                        id,
-                        subject: subject(s),
-                        body,
-                    },
-                );
+                let bursts = self.together > 1;
+                for _ in 0..if bursts { 1 + (size >> 11) } else { 1 } {
+                    let body = &self.body(size)[..];
+                    self.send(
+                        who,
+                        &Frame::Publish {
+                            id,
+                            subject: subject(s),
+                            body,
+                        },
+                    );
+                }
             }
             Op::Request {
                 who,
@@ -331,17 +357,21 @@ impl World {
         }
     }
 
-    /// The session's reading of its socket: all frames that came, as one batch.
+    /// The session's reading of its socket.
     fn flush(&mut self, who: u8) {
         let Some(at) = self.pick(who) else { return };
         let bytes = std::mem::take(&mut self.clients[at].unsent);
-        for part in bytes.chunks(3_000) {
-            let ended = self.clients[at].port.outgoing().ending.is_some();
-            if ended {
-                return;
+        let read = if self.together > 1 { 60_000 } else { 3_000 };
+        for part in bytes.chunks(read) {
+            let mut rest = part;
+            while !rest.is_empty() {
+                if self.clients[at].port.outgoing().ending.is_some() {
+                    return;
+                }
+                let taken = self.clients[at].decoder.push(rest);
+                rest = &rest[taken..];
+                self.batch(at);
             }
-            self.clients[at].decoder.push(part);
-            self.batch(at);
         }
     }
 
@@ -350,33 +380,39 @@ impl World {
             &mut self.clients[at].decoder,
             Decoder::new(Side::Client, FrameLimit::MIN),
         );
-        for received in decoder.frames() {
-            if let Ok(Received::Frame(frame)) = &received {
-                self.model.sent(&mut self.clients, at, frame);
+        let received: Vec<_> = decoder.frames().collect();
+        for together in received.chunks(self.together) {
+            // The model is asked before. With one frame for each batch it is told what
+            // ended a client by what the frames before it filled.
+            for received in together {
+                match received {
+                    Ok(Received::Frame(frame)) => self.model.sent(&mut self.clients, at, frame),
+                    Ok(Received::TooLarge(header)) => self.clients[at].may_answer(header.id),
+                    _ => {}
+                }
             }
-            if let Ok(Received::TooLarge(header)) = &received {
-                self.clients[at].may_answer(header.id);
-            }
-            // One batch for each frame: the model is asked before each, and is told
-            // what ended a client by what the frames before it filled.
             let mut batch = self.clients[at].port.batch(self.now);
-            let goes_on = match received {
-                Ok(Received::Frame(frame)) => batch.frame(&frame),
+            let done = together.iter().take_while(|received| match received {
+                Ok(Received::Frame(frame)) => batch.frame(frame),
                 Ok(Received::TooLarge(header)) => {
-                    batch.too_large(&header);
+                    batch.too_large(header);
                     true
                 }
                 Ok(_) => true,
                 Err(error) => {
-                    batch.violation(&error);
+                    batch.violation(error);
                     false
                 }
-            };
+            });
+            let done = done.count();
             drop(batch);
-            if !goes_on || self.clients[at].port.outgoing().ending.is_some() {
+            // What follows the frame that ended it is not done: the model has counted it.
+            self.model.has_counted_too_much |= done + 1 < together.len();
+            if done < together.len() || self.clients[at].port.outgoing().ending.is_some() {
                 break;
             }
         }
+        drop(received);
         self.clients[at].decoder = decoder;
     }
 
@@ -395,7 +431,8 @@ impl World {
         self.read(at, usize::MAX);
         let gaps = (self.clients[at].gap_frames - gaps) * 24;
         // Two frames: one that left in part, and one that an empty queue takes in any case.
-        let bound = self.model.limits.pending_bytes + gaps + 2 * (16 + 255 + 32 + 1_024) + 128;
+        let frame = self.model.limits.frame.bytes() as usize;
+        let bound = self.model.limits.pending_bytes + gaps + 2 * (16 + 255 + 32 + frame) + 128;
         assert!(waited <= bound, "{waited} bytes waited, {bound} may");
     }
 
@@ -425,10 +462,20 @@ impl World {
             }
         }
         for client in &self.clients {
-            client.check_end();
+            client.check_end(!self.model.has_counted_too_much);
         }
         assert_eq!(self.broker.connections(), self.clients.len());
+        assert_eq!(self.broker.stats().members, self.clients.len());
         self.clients.clear();
         assert_eq!(self.broker.connections(), 0);
+        let stats = self.broker.stats();
+        let left = [
+            stats.members,
+            stats.pending_bytes,
+            stats.subscriptions,
+            stats.registrations,
+            stats.requests,
+        ];
+        assert_eq!(left, [0; 5], "who has left holds nothing");
     }
 }

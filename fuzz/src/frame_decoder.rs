@@ -8,8 +8,8 @@
 //! - Memory stays within twice what has arrived, and within the bound.
 
 use secure_socket::frame::{
-    Decoder, Frame, FrameLimit, GREETING_BYTES, Greeting, HEADER_BYTES, Head, Header, Pattern,
-    Received, Side, Subject,
+    Decoder, ErrorCode, Frame, FrameLimit, GREETING_BYTES, Greeting, HEADER_BYTES, Head, Header,
+    Pattern, Received, Side, Subject,
 };
 
 pub fn check(data: &[u8]) {
@@ -118,6 +118,10 @@ fn decode(stream: &[u8], cuts: &[u8], side: Side, limit: FrameLimit, greet: bool
 fn check_frame(frame: &Frame<'_>, sent: &[u8], side: Side) {
     let mut again = Vec::new();
     frame.encode(&mut again);
+    if let Frame::Error { code, .. } = frame {
+        assert_eq!(ErrorCode::from_wire(code.to_wire()), Some(*code));
+        assert!(!code.to_string().is_empty());
+    }
     let (head, data): (Head, &[u8]) = frame.split();
     assert_eq!([head.as_bytes(), data].concat(), again);
     if side == Side::Client {

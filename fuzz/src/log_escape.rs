@@ -31,7 +31,14 @@ pub fn check(data: &[u8]) {
             line(&original, &mut again);
             assert_eq!(again, text, "two escaped forms of one text");
         }
-        Err(error) => assert!(text.is_char_boundary(error.at) && error.at < text.len()),
+        Err(error) => {
+            assert!(text.is_char_boundary(error.at) && error.at < text.len());
+            assert!(
+                error
+                    .to_string()
+                    .ends_with(&format!(" at byte {}", error.at))
+            );
+        }
     }
     let mut left = String::new();
     leftover(text, &mut left);

@@ -24,6 +24,7 @@ pub fn check(data: &[u8]) {
                 (1..=text.chars().count() + 1).contains(&error.column),
                 "{error:?}"
             );
+            assert!(crate::is_quiet(&error.to_string()));
             return;
         }
     };

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use secure_socket::ids::Uid;
 use secure_socket::peer::{Credentials, Fact, FactKind, Facts, Needs, Unreadable};
-use secure_socket::policy::{Criterion, Policy, Rule, describe};
+use secure_socket::policy::{Authorized, Criterion, Names, Numeric, Policy, Rule, describe};
 
 use crate::peer_spec::check_explained;
 use crate::surroundings::World;
@@ -26,19 +26,45 @@ pub fn check(data: &[u8]) {
     let mut facts = Facts::of(Fact::Known(Credentials::NONE));
     facts.address = Some(SocketAddr::from(([127, 0, 0, 1], 1)));
     let mut lost = "";
+    let mut builder = Policy::builder();
     for line in text.split('\n') {
         let rest = line.get(1..).unwrap_or_default();
         match line.as_bytes().first() {
-            Some(b'+') => allow.extend(parse(rest)),
-            Some(b'-') => deny.extend(parse(rest)),
+            Some(b'+') => {
+                allow.extend(parse(rest));
+                builder = builder.allow(rest);
+            }
+            Some(b'-') => {
+                deny.extend(parse(rest));
+                builder = builder.deny(rest);
+            }
             Some(b'=') => facts = describe(rest, &World).unwrap_or(facts),
             Some(b'!') => lost = rest,
             _ => {}
         }
     }
     facts.give_up(Needs::SOCKET.and(Needs::PROCESS), Unreadable::NoChecker);
-    let policy = Policy::new(allow, deny, Uid::ROOT);
+    let faults = text
+        .lines()
+        .filter(|line| line.starts_with(['+', '-']))
+        .count();
+    let faults = faults - allow.len() - deny.len();
+    let policy = Policy::new(allow, deny, World.own_user());
+    match builder.build_with(&World) {
+        Ok(built) => {
+            assert_eq!(faults, 0);
+            assert_eq!(built.allow_rules(), policy.allow_rules());
+            assert_eq!(built.deny_rules(), policy.deny_rules());
+        }
+        Err(error) => assert!(faults > 0 && crate::is_quiet(&error.to_string())),
+    }
+    check_reach(&policy);
+    let rules = policy.allow_rules().iter().chain(policy.deny_rules());
+    rules.for_each(|rule| check_process(rule, &facts));
     let before = check_verdict(&policy, &facts);
+    if let Ok(authorized) = policy.check(&facts) {
+        check_later(&authorized, &facts);
+    }
     lose(&mut facts, lost);
     let after = check_verdict(&policy, &facts);
     assert!(before || !after, "less is known, and it is admitted");
@@ -49,6 +75,14 @@ fn parse(text: &str) -> Option<Rule> {
         Ok(rule) => {
             assert!(crate::is_quiet(rule.text()));
             assert_eq!(Rule::parse(rule.text(), &World).as_ref(), Ok(&rule));
+            // Without names it is the same rule, or a word on how to write it.
+            let numbers = Numeric {
+                own_user: World.own_user(),
+            };
+            match Rule::parse(text, &numbers) {
+                Ok(numeric) => assert_eq!(numeric, rule),
+                Err(error) => assert!(error.to_string().contains(":NUMBER"), "{error}"),
+            }
             Some(rule)
         }
         Err(error) => {
@@ -56,9 +90,94 @@ fn parse(text: &str) -> Option<Rule> {
                 (1..=text.chars().count() + 1).contains(&error.column),
                 "{error:?}"
             );
+            assert!(crate::is_quiet(&error.to_string()));
             None
         }
     }
+}
+
+/// Of whom nothing is known but what the socket says, no rule holds that names a process.
+fn check_process(rule: &Rule, facts: &Facts) {
+    let mut facts = facts.clone();
+    lose(&mut facts, "pesna");
+    assert!(!rule.names_process() || !rule.holds(&facts), "{rule}");
+    assert!(!rule.names_executable() || rule.names_process());
+}
+
+/// What the server prepares for a policy is what its rules name.
+fn check_reach(policy: &Policy) {
+    let rules = || policy.allow_rules().iter().chain(policy.deny_rules());
+    let criteria: Vec<&Criterion> = rules()
+        .flat_map(|rule| rule.clauses().iter().flatten())
+        .collect();
+    for one in &criteria {
+        match one {
+            Criterion::Exe(path) => assert!(policy.exe_paths().contains(path)),
+            Criterion::Pid(pid) => assert!(policy.pids().contains(pid)),
+            _ => {}
+        }
+    }
+    let allowed = policy.allow_rules().iter().flat_map(|rule| rule.clauses());
+    for one in allowed.flatten() {
+        if let Criterion::Group(gid, _) = one {
+            assert!(policy.authorised_groups().contains(gid));
+        }
+    }
+    let paths = criteria
+        .iter()
+        .filter(|one| matches!(one, Criterion::Exe(_)));
+    assert!(policy.exe_paths().len() <= paths.count());
+    let reads = criteria
+        .iter()
+        .any(|one| one.needs().has_any(Needs::EXECUTABLE));
+    assert!(reads || !policy.needs_ptrace_capability());
+    let process = criteria
+        .iter()
+        .any(|one| one.needs().has_any(Needs::PROCESS));
+    for uid in [None, Some(Uid::ROOT), World.user("shop").unwrap_or(None)] {
+        assert!(process || !policy.tells_processes_apart(uid));
+    }
+    for warning in policy.warnings() {
+        assert!(crate::is_quiet(&warning.to_string()), "{warning}");
+    }
+}
+
+/// What was found out stays; another executable, or none that can be read, ends a session
+/// whose executable was read.
+fn check_later(authorized: &Authorized, facts: &Facts) {
+    assert_eq!(authorized.facts(), facts);
+    assert_eq!(authorized.rule().to_string(), {
+        let (number, text) = (authorized.rule_number(), authorized.rule_text());
+        format!("allow rule {number} ({text})")
+    });
+    let ids = facts.credentials.known();
+    assert_eq!(authorized.uid(), ids.and_then(|ids| ids.uid()));
+    assert_eq!(authorized.gid(), ids.and_then(|ids| ids.gid()));
+    assert_eq!(authorized.pid(), ids.and_then(|ids| ids.pid()));
+    assert_eq!(authorized.watches_executable(), authorized.exe().is_some());
+    assert!(!authorized.exe_checked() || authorized.names_executable());
+    let _ = authorized.is_forgeable() && authorized.names_process();
+    assert_eq!(authorized.still_holds(facts), Ok(()));
+    let watched = authorized.watches_executable();
+    for why in [
+        Unreadable::Gone,
+        Unreadable::Busy,
+        Unreadable::Changed,
+        Unreadable::Permission,
+    ] {
+        let mut later = facts.clone();
+        later.exe = Fact::Unreadable(why);
+        let ended = authorized.still_holds(&later);
+        assert_eq!(ended.is_err(), watched);
+        let code = ended.err().map_or("", |reason| reason.code());
+        assert!(
+            code.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        );
+    }
+    let mut later = facts.clone();
+    later.exe = Fact::Unasked;
+    assert_eq!(authorized.still_holds(&later).is_err(), watched);
 }
 
 fn check_verdict(policy: &Policy, all: &Facts) -> bool {
@@ -83,6 +202,7 @@ fn check_verdict(policy: &Policy, all: &Facts) -> bool {
     }
     if let Err(denial) = &staged {
         assert!(crate::is_quiet(&denial.to_string()));
+        assert!(!denial.is_for_lack_of_means() || denial.cause.is_some());
     }
     verdict.is_ok()
 }
@@ -107,7 +227,7 @@ fn learn(facts: &mut Facts, all: &Facts, needs: Needs) {
 }
 
 fn lose(facts: &mut Facts, which: &str) {
-    let gone = Unreadable::Permission;
+    let mut gone = Unreadable::Permission;
     for initial in which.chars() {
         match initial {
             'c' => facts.credentials = Fact::Unreadable(gone),
@@ -118,6 +238,11 @@ fn lose(facts: &mut Facts, which: &str) {
             's' => facts.sha256 = Fact::Unreadable(gone),
             'n' => facts.name = Fact::Unreadable(gone),
             'a' => facts.args = Fact::Unreadable(gone),
+            // Why those that follow can't be read.
+            'G' => gone = Unreadable::Gone,
+            'B' => gone = Unreadable::Busy,
+            'C' => gone = Unreadable::Changed,
+            'N' => gone = Unreadable::NoChecker,
             _ => {}
         }
     }

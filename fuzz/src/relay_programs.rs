@@ -9,23 +9,46 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::joint::Events;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Unix,
+    Tcp,
+    /// `SOCK_SEQPACKET`, over a Unix socket.
+    Packets,
+}
+
+impl Kind {
+    pub(super) fn tcp(yes: bool) -> Self {
+        if yes { Self::Tcp } else { Self::Unix }
+    }
+}
 
 pub(super) enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
 }
 
+/// No buffer of a socket is too small for a message of these bytes.
+const LONGEST_MESSAGE: usize = 100_000;
+
 /// A program's socket, and the relay's end of it. `None` where the machine has no
 /// free port left.
-pub(super) fn pair(tcp: bool) -> Option<(Socket, OwnedFd)> {
+pub(super) fn pair(kind: Kind) -> Option<(Socket, OwnedFd)> {
     // The Rust runtime, which ignores it, is not what starts a target.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGPIPE);
     signals.thread_block().ok()?;
-    if !tcp {
+    if kind == Kind::Packets {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (unix, packets) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+        let (near, far) = rustix::net::socketpair(unix, packets, flags, None).ok()?;
+        return Some((Socket::Unix(near.into()), far));
+    }
+    if kind == Kind::Unix {
         let (near, far) = UnixStream::pair().ok()?;
         near.set_nonblocking(true).ok()?;
         far.set_nonblocking(true).ok()?;
@@ -52,6 +75,7 @@ pub(super) enum Seen {
 pub(super) struct Program {
     socket: Option<Socket>,
     pub(super) tcp: bool,
+    pub(super) packets: bool,
     pub(super) sent: usize,
     pub(super) received: usize,
     pub(super) shut: bool,
@@ -89,10 +113,11 @@ impl Drop for Program {
 }
 
 impl Program {
-    pub(super) fn new(socket: Socket, tcp: bool, number: usize) -> Self {
+    pub(super) fn new(socket: Socket, kind: Kind, number: usize) -> Self {
         Self {
             socket: Some(socket),
-            tcp,
+            tcp: kind == Kind::Tcp,
+            packets: kind == Kind::Packets,
             sent: 0,
             received: 0,
             shut: false,
@@ -123,7 +148,12 @@ impl Program {
         let Some(socket) = self.socket.as_mut().filter(|_| !self.shut && !self.refused) else {
             return;
         };
-        let bytes = part(self.number, self.sent, length);
+        let most = if self.packets {
+            LONGEST_MESSAGE
+        } else {
+            length
+        };
+        let bytes = part(self.number, self.sent, length.min(most));
         let result = match socket {
             Socket::Unix(socket) => socket.write(bytes),
             Socket::Tcp(socket) => socket.write(bytes),
@@ -139,11 +169,22 @@ impl Program {
         let Some(socket) = self.socket.as_mut().filter(|_| self.seen == Seen::Open) else {
             return;
         };
+        // What of a message isn't taken is lost.
+        let most = if self.packets { 1 << 20 } else { most };
         let buffer = &mut self.buffer[..most.min(1 << 20)];
-        let result = match socket {
+        let mut result = match socket {
             Socket::Unix(socket) => socket.read(buffer),
             Socket::Tcp(socket) => socket.read(buffer),
         };
+        // Of messages the kernel tells a reset first, and then what was sent before it.
+        if let (true, Err(error), Socket::Unix(socket)) = (self.packets, &result, socket)
+            && error.kind() == ErrorKind::ConnectionReset
+        {
+            result = match socket.read(buffer) {
+                Ok(0) => Err(ErrorKind::ConnectionReset.into()),
+                other => other,
+            };
+        }
         match result {
             Ok(0) => self.seen = Seen::End,
             Ok(read) => {

@@ -1,11 +1,12 @@
 //! A relay between two programs that write, read, shut down and close in any
-//! order, over Unix sockets and TCP. The relay's own files are compiled in here:
+//! order, over Unix sockets, of streams and of messages, and TCP. The relay's own files are compiled in here:
 //! nothing of it is public for this.
 //!
 //! - Each byte arrives once, in its place.
 //! - After both sides ended in order, all that was sent has arrived, and both see
 //!   the end; nothing waits for ever.
 //! - What a side sent before it closed a Unix socket still arrives.
+//! - A message stays one, or the relay ends because it has no room for it.
 
 #[path = "../../src/service/relay/descriptors.rs"]
 #[allow(dead_code)]
@@ -34,17 +35,26 @@ use arbitrary::Arbitrary;
 use flow::{Passing, Shape, Tools};
 use joint::{End, Events, Joint, Outcome};
 use pipes::Pipes;
-use programs::{Program, Seen, pair, poll};
+use programs::{Kind, Program, Seen, pair, poll};
 
 #[derive(Arbitrary, Debug)]
 pub struct Input {
-    tcp: Option<(bool, bool)>,
+    wire: Wire,
     scratch: u8,
     refuse_descriptors: bool,
     half_close: bool,
     write_timeout: bool,
     ahead: Vec<u8>,
     ops: Vec<Op>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Wire {
+    Unix,
+    /// Whether the client's side and the upstream's are TCP.
+    Inet(bool, bool),
+    /// `SOCK_SEQPACKET` on both sides.
+    Packets,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -70,17 +80,20 @@ struct Bench {
 }
 
 pub fn check(input: Input) {
-    let (client_tcp, upstream_tcp) = input.tcp.unwrap_or((false, false));
-    let (Some((near, client)), Some((far, upstream))) = (pair(client_tcp), pair(upstream_tcp))
-    else {
+    let kinds = match input.wire {
+        Wire::Unix => (Kind::Unix, Kind::Unix),
+        Wire::Inet(client, upstream) => (Kind::tcp(client), Kind::tcp(upstream)),
+        Wire::Packets => (Kind::Packets, Kind::Packets),
+    };
+    let (Some((near, client)), Some((far, upstream))) = (pair(kinds.0), pair(kinds.1)) else {
         return;
     };
     let mut sides = [
-        Program::new(near, client_tcp, 0),
-        Program::new(far, upstream_tcp, 1),
+        Program::new(near, kinds.0, 0),
+        Program::new(far, kinds.1, 1),
     ];
     let shape = Shape {
-        packets: false,
+        packets: matches!(input.wire, Wire::Packets),
         descriptors: if input.refuse_descriptors {
             Passing::Refused
         } else {
@@ -141,7 +154,9 @@ fn check_end(sides: &[Program; 2], end: Option<End>, late: bool) {
     assert!(client.received <= server.sent && server.received <= client.sent);
     let timed_out = matches!(end, Some(End::Stalled(_) | End::HalfClosed));
     assert!(!timed_out || late, "{end:?} before its time");
-    if timed_out {
+    let too_large = matches!(end, Some(End::TooLarge));
+    assert!(!too_large || client.packets, "a stream has no messages");
+    if timed_out || too_large {
         return;
     }
     if !client.closed && !server.closed {
@@ -155,7 +170,10 @@ fn check_end(sides: &[Program; 2], end: Option<End>, late: bool) {
     }
     for (one, other) in [(client, server), (server, client)] {
         if one.closed && !other.closed && !one.tcp && !other.tcp {
-            assert_eq!(other.received, one.sent, "sent before a close, and lost");
+            assert_eq!(
+                other.received, one.sent,
+                "sent before a close, and lost: {end:?}"
+            );
         }
         if one.reset && !one.shut && one.tcp && other.tcp && !other.closed {
             assert!(

@@ -117,7 +117,7 @@ impl Decoder {
     }
 
     /// Everything that is whole by now. What the iterator was not asked for stays
-    /// for the next call. After an error it yields that error for ever.
+    /// for the next call. It ends with an error; each later call yields that error, once.
     pub fn frames(&mut self) -> Frames<'_> {
         let bytes = self.buffer.get(self.start..self.end).unwrap_or_default();
         Frames {
@@ -126,6 +126,7 @@ impl Decoder {
             state: &mut self.state,
             limit: self.limit,
             sender: self.sender,
+            failed: false,
         }
     }
 
@@ -172,6 +173,7 @@ pub struct Frames<'a> {
     state: &'a mut State,
     limit: FrameLimit,
     sender: Side,
+    failed: bool,
 }
 
 impl<'a> Frames<'a> {
@@ -231,6 +233,9 @@ impl<'a> Iterator for Frames<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
         self.discard();
         let found = match *self.state {
             State::Greeting => self.greeting(),
@@ -240,6 +245,7 @@ impl<'a> Iterator for Frames<'a> {
         };
         if let Err(error) = found {
             *self.state = State::Broken(error);
+            self.failed = true;
         }
         found.transpose()
     }
@@ -330,6 +336,28 @@ mod tests {
             decoder.memory_bytes() <= 16 << 10,
             "{}",
             decoder.memory_bytes()
+        );
+    }
+
+    #[test]
+    fn an_error_ends_what_is_yielded_and_is_told_again() {
+        let mut decoder = Decoder::new(Side::Client, FrameLimit::MIN);
+        decoder.greeted();
+        decoder.push(&publish(b"1"));
+        decoder.push(&[0xff; HEADER_BYTES]);
+        assert_eq!(
+            decoder
+                .frames()
+                .map(|found| found.is_ok())
+                .collect::<Vec<_>>(),
+            [true, false]
+        );
+        assert_eq!(
+            decoder
+                .frames()
+                .map(|found| found.is_ok())
+                .collect::<Vec<_>>(),
+            [false]
         );
     }
 

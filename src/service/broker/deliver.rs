@@ -7,12 +7,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
-use crate::frame::{ErrorCode, Frame, Subject};
+use crate::frame::{ErrorCode, Frame, HEADER_BYTES, Subject};
 
 use super::outbox::Out;
 use super::port::{Batch, Port};
 use super::rights::Action;
 use super::routes::{Entry, Route};
+use super::run::Run;
 
 /// From here on a message is not copied for each queue that it waits in, but
 /// shared. Below it, the reference would weigh more than the copy.
@@ -141,8 +142,15 @@ impl Batch<'_> {
         if permitted && !locked.is_empty() {
             run.set_sequence(self.port.broker.places(count), route.subject.len());
             for (entries, mut out) in locked {
-                for entry in entries.iter().filter(|entry| entry.is_alive()) {
-                    out.messages(entry.id, &mut run, now);
+                let alive = || entries.iter().filter(|entry| entry.is_alive());
+                match (alive().next(), alive().nth(1)) {
+                    (Some(_), Some(_)) if count > 1 => {
+                        let ids: Vec<u64> = alive().map(|entry| entry.id).collect();
+                        deliver_in_turn(&mut out, &ids, &run);
+                    }
+                    _ => alive().for_each(|entry| out.messages(entry.id, &mut run, now)),
+                }
+                if let Some(entry) = alive().next() {
                     self.touch(&entry.member, &mut out);
                 }
             }
@@ -204,6 +212,20 @@ impl Batch<'_> {
 }
 
 /// Locks the outboxes of all targets, each once, in the order of connections.
+/// Subscriptions of one connection that get the same messages get them in turn: one after
+/// the other they would get the run twice, and the sequence would go back.
+fn deliver_in_turn(out: &mut Out, ids: &[u64], run: &Run) {
+    for frame in run.frames() {
+        let mut frame = frame.to_vec();
+        for id in ids {
+            if let Some(place) = frame.get_mut(8..HEADER_BYTES) {
+                place.copy_from_slice(&id.to_be_bytes());
+            }
+            out.message(*id, &frame, None);
+        }
+    }
+}
+
 fn lock_all(route: &Route) -> Vec<(&[Arc<Entry>], MutexGuard<'_, Out>)> {
     route
         .targets

@@ -214,7 +214,7 @@ impl Out {
     }
 
     /// Queues one message, makes room for it, or drops it and says so.
-    fn message(&mut self, id: u64, head: &[u8], shared: Option<Arc<[u8]>>) {
+    pub(super) fn message(&mut self, id: u64, head: &[u8], shared: Option<Arc<[u8]>>) {
         let length = head.len() + shared.as_ref().map_or(0, |data| data.len());
         if self.phase != Phase::Open {
             return;

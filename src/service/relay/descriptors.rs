@@ -29,6 +29,8 @@ pub(super) fn receive(
 ) -> Result<Option<(usize, Vec<OwnedFd>)>, Fault> {
     let mut room = [MaybeUninit::<u8>::uninit(); ROOM];
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    // As in `wire::retry_past_reset`.
+    let mut reset = false;
     loop {
         let mut control = RecvAncillaryBuffer::new(&mut room);
         let mut parts = [IoSliceMut::new(scratch)];
@@ -36,8 +38,15 @@ pub(super) fn receive(
             Ok(message) => message,
             Err(Errno::AGAIN) => return Ok(None),
             Err(Errno::INTR) => continue,
+            Err(Errno::CONNRESET) if !reset => {
+                reset = true;
+                continue;
+            }
             Err(error) => return Err(Fault::Source(error)),
         };
+        if reset && message.bytes == 0 {
+            return Err(Fault::Source(Errno::CONNRESET));
+        }
         let descriptors: Vec<OwnedFd> = control
             .drain()
             .filter_map(|part| match part {

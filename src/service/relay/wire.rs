@@ -25,7 +25,8 @@ pub(super) fn receive(
         RecvFlags::empty()
     };
     let room = scratch.len();
-    match retry(|| rustix::net::recv(source, &mut *scratch, flags | RecvFlags::DONTWAIT)) {
+    let mut receive = || rustix::net::recv(source, &mut *scratch, flags | RecvFlags::DONTWAIT);
+    match retry_past_reset(&mut receive, |(_, length)| *length == 0) {
         Ok((_, length)) if length > room => Err(Fault::TooLarge),
         Ok((_, length)) => Ok(Some((length, Vec::new()))),
         Err(Errno::AGAIN) => Ok(None),
@@ -49,6 +50,22 @@ where
 {
     let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
     retry(|| rustix::pipe::splice(&from, None, &to, None, length, flags))
+}
+
+/// Who closes a Unix socket without reading all that came resets it. Of a socket of
+/// messages the kernel then tells the reset before what was sent, and once only: what was
+/// sent is taken first.
+fn retry_past_reset<T>(
+    receive: &mut impl FnMut() -> Result<T, Errno>,
+    is_end: impl Fn(&T) -> bool,
+) -> Result<T, Errno> {
+    match retry(&mut *receive) {
+        Err(Errno::CONNRESET) => match retry(receive) {
+            Ok(received) if !is_end(&received) => Ok(received),
+            _ => Err(Errno::CONNRESET),
+        },
+        other => other,
+    }
 }
 
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
@@ -97,4 +114,59 @@ pub(super) fn enlarge(sink: BorrowedFd<'_>) -> Option<usize> {
 /// Undoes [`enlarge`]: what is in flight stays there.
 pub(super) fn restore(sink: BorrowedFd<'_>, before: usize) {
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(sink, before / 2);
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    /// What a peer sent, and closed without reading what came.
+    fn sent_and_reset(kind: SocketType) -> OwnedFd {
+        let (near, far) =
+            socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+        send(far.as_fd(), b"unread", &[]).unwrap();
+        send(near.as_fd(), b"one", &[]).unwrap();
+        send(near.as_fd(), b"two", &[]).unwrap();
+        far
+    }
+
+    #[test]
+    fn what_was_sent_comes_before_the_reset() {
+        let mut scratch = [0; 3];
+        for kind in [SocketType::STREAM, SocketType::SEQPACKET] {
+            let far = sent_and_reset(kind);
+            let packets = kind == SocketType::SEQPACKET;
+            for expected in [b"one", b"two"] {
+                let got = receive(far.as_fd(), &mut scratch, packets).unwrap();
+                assert_eq!(
+                    (got.map(|(length, _)| length), &scratch),
+                    (Some(3), expected)
+                );
+            }
+            let far = sent_and_reset(kind);
+            for expected in [b"one", b"two"] {
+                let got = descriptors::receive(far.as_fd(), &mut scratch, 1).unwrap();
+                assert_eq!(
+                    (got.map(|(length, _)| length), &scratch),
+                    (Some(3), expected)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_reset_after_nothing_is_one() {
+        let mut scratch = [0; 3];
+        for kind in [SocketType::STREAM, SocketType::SEQPACKET] {
+            let (near, far) =
+                socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+            send(far.as_fd(), b"unread", &[]).unwrap();
+            drop(near);
+            let packets = kind == SocketType::SEQPACKET;
+            let got = receive(far.as_fd(), &mut scratch, packets);
+            assert!(matches!(got, Err(Fault::Source(Errno::CONNRESET))));
+        }
+    }
 }

@@ -32,9 +32,15 @@ impl Daemon {
     }
 
     fn start_program(lab: &Lab, program: &Path, options: &[&str]) -> Self {
-        let (socket, log) = (lab.path("run/socket"), lab.path("log"));
         // Another server's, under another user, is not for this one.
         let _ = std::fs::remove_dir_all(lab.path("run"));
+        Self::start_in(lab, "run", program, options)
+    }
+
+    /// In a directory of its own, beside others.
+    fn start_in(lab: &Lab, name: &str, program: &Path, options: &[&str]) -> Self {
+        let socket = lab.path(&format!("{name}/socket"));
+        let log = lab.path(&format!("{name}.log"));
         let child = daemon_of(program, &socket, options)
             .stdout(std::fs::File::create(&log).unwrap())
             .stderr(Stdio::inherit())
@@ -390,6 +396,40 @@ fn a_reload_can_not_ask_for_a_checker_that_was_never_started() {
     let mut client = run(&trusted, &WEB, &script);
     assert_eq!(said(&out), "served", "everything stays as it was");
     client.wait().unwrap();
+    // Nor for what this kernel doesn't tell, which a start refuses as well.
+    if !secure_socket::peer::Kernel::probe().peer_label {
+        std::fs::write(&config, "allow=uid:33\ndeny=label:unconfined\n").unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        until("the reload is refused", || {
+            daemon.logged("reload: rules name labels, and no security module labels sockets here")
+        });
+    }
+}
+
+/// The broker asks for the proof in its own protocol, and waits as long as for the others.
+#[test]
+fn the_broker_waits_for_a_proof_as_long_as_it_is_told() {
+    let Some(lab) = lab_with_out("daemon-broker-proof") else {
+        return;
+    };
+    let trusted = lab.program("trusted");
+    let rule = format!("allow=uid:33,exe:{}", trusted.display());
+    let program = Path::new(env!("CARGO_BIN_EXE_secure_socket"));
+    let begin = |name: &str, timeout: &str| {
+        let options = [&rule[..], "service=broker", timeout];
+        let daemon = Daemon::start_in(&lab, name, program, &options);
+        let out = lab.path(&format!("out/{name}"));
+        // It proves nothing, and says when it is closed.
+        let script = format!("connect {};eof {}", daemon.socket.display(), out.display());
+        (daemon, run(&trusted, &WEB, &script), out)
+    };
+    let (_later, mut patient, patient_out) = begin("long", "proof_timeout=1h");
+    let (_sooner, mut client, out) = begin("short", "proof_timeout=200ms");
+    assert!(!said(&out).is_empty());
+    assert!(!patient_out.exists(), "closed though it had an hour");
+    client.wait().unwrap();
+    patient.kill().unwrap();
+    patient.wait().unwrap();
 }
 
 /// What becomes of clients of the trusted program after a reload: one that answers

@@ -673,6 +673,35 @@ fn helper_umask() {
 }
 
 #[test]
+fn an_own_stale_socket_is_replaced_whatever_its_mode() {
+    let temp = TempDir::new();
+    let user = is_root().then_some(NOBODY);
+    let directory = temp.directory("own", 0o700, user);
+    let status = helper("helper_stale_modes", user, &directory).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn helper_stale_modes() {
+    let Some(directory) = task() else { return };
+    for bits in [0o600, 0o060, 0o400, 0o000] {
+        let path = directory.join(format!("{bits:o}.sock"));
+        drop(UnixListener::bind(&path).unwrap());
+        set_mode(&path, bits);
+        let listener = bind(&path).unwrap();
+        let replaced = |notice: &Notice| matches!(notice, Notice::ReplacedStale { .. });
+        assert!(listener.notices().iter().any(replaced), "{bits:o}");
+        // One that is in use keeps its mode.
+        let path = directory.join(format!("{bits:o}.live"));
+        let live = UnixListener::bind(&path).unwrap();
+        set_mode(&path, bits);
+        assert!(matches!(bind(&path).unwrap_err(), BindError::Live { .. }));
+        assert_eq!(rights(&path).0, bits);
+        drop(live);
+    }
+}
+
+#[test]
 fn an_abstract_name_is_one_server_s() {
     let name = format!("@ss-test-{}", std::process::id());
     let options = Options::new(Address::Unix(name.parse().unwrap()));

@@ -157,6 +157,12 @@ fn echo_stands_behind_its_walls() {
 }
 
 #[test]
+fn many_loops_have_the_descriptors_that_they_need() {
+    needs!(root, "setpriv");
+    check(&["threads=100", "max_connections=1"], &[], echo);
+}
+
+#[test]
 fn deadlines_in_months_need_no_other_call() {
     needs!(root, "setpriv");
     for threads in THREADS {
@@ -187,6 +193,8 @@ fn a_rule_of_processes_keeps_one_capability_in_its_threads() {
             &[
                 threads,
                 "allow=uid:0,exe:/usr/bin/env",
+                // Through a link, which a reload follows again.
+                "allow=uid:0,exe:/bin/sh",
                 "allow=uid:0,name:nobody",
             ],
             &[("process-check", ptrace), ("process-digest", ptrace)],

@@ -40,6 +40,8 @@ pub(super) struct Means<'a> {
 
 pub(super) struct Warden<'a> {
     settings: Settings,
+    /// How many the start left.
+    descriptors: u64,
     means: Means<'a>,
     place: String,
     stops: u32,
@@ -58,6 +60,7 @@ impl<'a> Warden<'a> {
         let watchdog = watchdog_timeout().map(|timeout| (timeout / 2, Instant::now()));
         let settings = settings.clone();
         Self {
+            descriptors: rooms::descriptors(&settings),
             settings,
             means,
             place,
@@ -149,8 +152,10 @@ impl<'a> Warden<'a> {
         let settings = config::reload(args, &self.means.origin.surroundings)
             .map_err(|wrong| wrong.to_string())?;
         rooms::say_unchangeable(&self.settings, &settings);
+        rooms::say_descriptors(self.descriptors, &settings);
         let means = &self.means;
         means.reach.covers(rooms::reach(&settings))?;
+        rooms::meet(means.kernel, &settings).map_err(|fault| fault.to_string())?;
         let checker = means.checker.clone();
         let pins = before.map(|rules| rules.inspector.pins());
         let mut rules = rooms::rules(&settings, &means.kernel, checker, pins)

@@ -16,7 +16,7 @@ use crate::peer::{
 };
 use crate::policy::Policy;
 use crate::sandbox::{Access, Capability, Mode, PathGrant, Plan, PrivilegedThread, Role, Sealed};
-use crate::server::{Choice, Rules, Threads};
+use crate::server::{Choice, EXAMINED, Overload, Rules, Threads};
 use crate::service::broker::{Broker, BrokerService};
 use crate::service::relay::{PIPES_MAX, Relay};
 use crate::service::{Echo, Protocol};
@@ -111,6 +111,12 @@ pub(super) fn say_remarks(settings: &Settings) {
 /// What the kernel offers for the rules at hand; what is missing refuses the start.
 pub(super) fn probe(settings: &Settings) -> Result<Kernel, Fault> {
     let kernel = Kernel::probe();
+    meet(kernel, settings)?;
+    Ok(kernel)
+}
+
+/// The same for the rules of a reload.
+pub(super) fn meet(kernel: Kernel, settings: &Settings) -> Result<(), Fault> {
     let missing = kernel.shortcomings(needs(settings), reach(settings).ptrace_capability);
     for shortcoming in missing {
         let best_effort = settings.walls.sandbox == Mode::BestEffort;
@@ -119,7 +125,7 @@ pub(super) fn probe(settings: &Settings) -> Result<Kernel, Fault> {
             None => return Err(Fault::plain(exit::CONFIG, shortcoming.to_string())),
         }
     }
-    Ok(kernel)
+    Ok(())
 }
 
 /// The policies of all sockets.
@@ -333,16 +339,41 @@ pub(super) fn preview_plan(settings: &Settings) -> Plan {
 }
 
 fn base_plan(settings: &Settings) -> Plan {
-    let connections = u64::try_from(settings.limits.admission.max_connections).unwrap_or(65_535);
     Plan {
         mode: settings.walls.sandbox,
         seccomp: settings.walls.seccomp,
         run_as: settings.walls.run_as.clone(),
-        max_descriptors: connections
-            .saturating_mul(descriptors_each(settings))
-            .saturating_add(descriptors_shared(settings))
-            .saturating_add(DESCRIPTORS_ASIDE),
+        max_descriptors: descriptors(settings),
         ..Plan::default()
+    }
+}
+
+/// How many descriptors the process needs at most.
+pub(super) fn descriptors(settings: &Settings) -> u64 {
+    let limits = &settings.limits;
+    // Those who are to be refused are examined first.
+    let examined = match limits.overload {
+        Overload::Wait => 0,
+        Overload::Refuse => EXAMINED,
+    };
+    let seats = limits.admission.max_connections.saturating_add(examined);
+    u64::try_from(seats)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(descriptors_each(settings))
+        .saturating_add(descriptors_shared(settings))
+        .saturating_add(DESCRIPTORS_ASIDE)
+}
+
+/// At a reload: a bound that descriptors don't suffice for, of which the start left no
+/// more than it needed.
+pub(super) fn say_descriptors(had: u64, settings: &Settings) {
+    let needed = descriptors(settings);
+    if settings.walls.sandbox != Mode::Off && needed > had {
+        crate::warning!(
+            "reload: max_connections={} needs {needed} descriptors, and the start left {had}: \
+             newcomers wait where they are used up; restart for more",
+            settings.limits.admission.max_connections
+        );
     }
 }
 
@@ -360,11 +391,23 @@ fn descriptors_each(settings: &Settings) -> u64 {
 
 /// How many all connections share.
 fn descriptors_shared(settings: &Settings) -> u64 {
-    match settings.service.service {
-        // Both ends of each pipe.
-        Service::Relay => u64::try_from(PIPES_MAX.saturating_mul(2)).unwrap_or(u64::MAX),
+    let pipes = match settings.service.service {
+        // Both ends of each.
+        Service::Relay => PIPES_MAX.saturating_mul(2),
         Service::Echo | Service::Broker => 0,
-    }
+    };
+    let loops = match settings.limits.threads {
+        Threads::Multi => 0,
+        // epoll, and what wakes it.
+        Threads::Loops(count) => count.get().saturating_mul(2),
+    };
+    // A process that a rule names is held; what is looked at is open: an executable, its
+    // directory and status.
+    let pinned = policies(settings).map(|policy| policy.pids().len()).sum();
+    let looked_at = usize::from(settings.peers.checks.parallel).saturating_mul(3);
+    let all = [pipes, loops, pinned, looked_at];
+    let all = all.into_iter().fold(0, usize::saturating_add);
+    u64::try_from(all).unwrap_or(u64::MAX)
 }
 
 pub(super) fn grant(plan: &mut Plan, path: &Path, access: Access, roles: &[Role]) {

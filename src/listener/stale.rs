@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags};
 
@@ -15,6 +15,7 @@ use super::file::{self, FileId};
 use super::rights::Trusted;
 use super::staging::{ASIDE, Staging};
 use super::unix::socket_type;
+use crate::ids::Uid;
 
 /// What lies at the socket's path: nothing, or a stale socket. Anything else is
 /// refused. The caller holds the lock, so no server of ours is there.
@@ -50,7 +51,7 @@ pub(super) fn examine(
             expected: trusted,
         });
     }
-    match probe(&found, kind) {
+    match probe_as_owner(&found, kind, rights.owner, rights.mode) {
         Err(Errno::CONNREFUSED) => Ok(Some(FileId::of(&stat))),
         // The backlog is full, or the other socket is of another type: someone
         // is there in any case (unix(7), connect(2)).
@@ -62,6 +63,21 @@ pub(super) fn examine(
             source: error.into(),
         }),
     }
+}
+
+/// A socket of ours whose mode keeps out even its owner (`socket_permissions=0060`) has to
+/// let him in for the moment of the question.
+fn probe_as_owner(found: &OwnedFd, kind: Kind, owner: Uid, mode: u32) -> rustix::io::Result<()> {
+    let answer = probe(found, kind);
+    if answer != Err(Errno::ACCESS) || owner != super::effective_uid() {
+        return answer;
+    }
+    let path = file::path_of(found.as_fd());
+    let set = |mode| rustix::fs::chmod(&path, Mode::from_raw_mode(mode));
+    set(mode | 0o200)?;
+    let answer = probe(found, kind);
+    set(mode)?;
+    answer
 }
 
 /// Connects to the very socket that was opened, whatever its name is by now.

@@ -200,11 +200,13 @@ pub(super) fn protect(
     if !known && !options.pass_descriptors {
         notices.push(Notice::NoPassRights);
     }
-    if options.pass_credentials {
-        rustix::net::sockopt::set_socket_passcred(socket, true)
-            .map_err(|error| BindError::system("ask for credentials at", object, error))?;
-    }
-    Ok(())
+    // A socket that was handed over may ask for more: a receive that has no room for what
+    // the kernel then adds is told that something was cut off.
+    let set = || {
+        crate::sys::peer::pass_credentials(socket, options.pass_credentials)?;
+        crate::sys::socket::add_nothing(socket)
+    };
+    set().map_err(|error| BindError::system("choose what comes with messages at", object, error))
 }
 
 fn listen(socket: &OwnedFd, options: &Options, object: &Path) -> Result<(), BindError> {
@@ -247,4 +249,26 @@ fn note(path: &Path, directory: &Directory, options: &Options, notices: &mut Vec
 fn effective_gid() -> Gid {
     // No process has the id -1 (setresgid(2)); were it so, it would be nobody's.
     Gid::from_raw(rustix::process::getegid().as_raw()).unwrap_or(Gid::OVERFLOW)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::sockopt;
+
+    /// A service manager may have asked for them (systemd.socket(5), `PassCredentials=`).
+    #[test]
+    fn senders_are_told_only_where_they_are_wanted() {
+        let kinds = (AddressFamily::UNIX, SocketType::STREAM);
+        let socket = rustix::net::socket_with(kinds.0, kinds.1, SocketFlags::CLOEXEC, None);
+        let socket = socket.unwrap();
+        let name = "/a".parse().map(super::super::Address::Unix).unwrap();
+        let options = Options::new(name);
+        for wanted in [false, true] {
+            sockopt::set_socket_passcred(&socket, true).unwrap();
+            let options = options.clone().pass_credentials(wanted);
+            protect(socket.as_fd(), &options, Path::new("/a"), &mut Vec::new()).unwrap();
+            assert_eq!(sockopt::socket_passcred(&socket), Ok(wanted));
+        }
+    }
 }

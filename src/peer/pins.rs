@@ -11,7 +11,7 @@ use std::fmt;
 use std::fs::Metadata;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -227,7 +227,10 @@ pub fn check_path(path: &Path) -> Result<(), PinError> {
         if links > LINKS_MAX {
             return Err(unreachable(&at, io::Error::from_raw_os_error(libc::ELOOP)));
         }
-        let target = std::fs::read_link(&at).map_err(|error| unreachable(&at, error))?;
+        // Behind the walls at a reload, where readlink(2), which std calls, is not to be had.
+        let target = rustix::fs::readlinkat(rustix::fs::CWD, &at, Vec::new())
+            .map_err(|error| unreachable(&at, error.into()))?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
         if target.is_absolute() {
             at = PathBuf::from("/");
         } else {

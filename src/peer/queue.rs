@@ -12,6 +12,8 @@ pub(super) struct Queue<T> {
 
 struct State<T> {
     items: VecDeque<T>,
+    /// Threads that stand ready to take one: what they take doesn't wait.
+    ready: usize,
     is_closed: bool,
 }
 
@@ -19,6 +21,7 @@ impl<T> Queue<T> {
     pub(super) fn new(bound: usize) -> Self {
         let state = State {
             items: VecDeque::new(),
+            ready: 0,
             is_closed: false,
         };
         Self {
@@ -31,7 +34,7 @@ impl<T> Queue<T> {
     /// Gives the item back if the queue is full or closed.
     pub(super) fn push(&self, item: T) -> Result<(), T> {
         let mut state = self.lock();
-        if state.is_closed || state.items.len() >= self.bound {
+        if state.is_closed || state.items.len() >= self.bound.saturating_add(state.ready) {
             return Err(item);
         }
         state.items.push_back(item);
@@ -51,20 +54,22 @@ impl<T> Queue<T> {
             if state.is_closed {
                 return None;
             }
-            state = match deadline {
+            let left = deadline.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Some(None);
+            }
+            state.ready = state.ready.saturating_add(1);
+            state = match left {
                 None => self
                     .changed
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Some(None);
-                    }
+                Some(left) => {
                     let woken = self.changed.wait_timeout(state, left);
                     woken.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+            state.ready = state.ready.saturating_sub(1);
         }
     }
 
@@ -112,6 +117,21 @@ mod tests {
         assert_eq!(queue.take_if(|item| *item == 2), None);
         assert_eq!(queue.take_if(|item| *item == 1), Some(1));
         assert_eq!(queue.pop(None), Some(Some(2)));
+    }
+
+    #[test]
+    fn what_somebody_stands_ready_for_does_not_wait() {
+        let queue = Queue::new(0);
+        assert_eq!(queue.push(1), Err(1), "nobody is there");
+        std::thread::scope(|scope| {
+            let taken = scope.spawn(|| queue.pop(None));
+            while queue.lock().ready == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(queue.push(2), Ok(()));
+            assert_eq!(taken.join().unwrap(), Some(Some(2)));
+        });
+        assert_eq!(queue.push(3), Err(3));
     }
 
     #[test]

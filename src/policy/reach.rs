@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::check::Policy;
@@ -67,7 +68,7 @@ impl fmt::Display for Warning {
                 f,
                 "allow rule {number} names an interpreter ({}): it admits every script that this \
                  runs",
-                path.display()
+                super::escape(path.as_os_str().as_bytes())
             ),
         }
     }
@@ -412,5 +413,17 @@ mod tests {
         assert!(!policy(&["uid:0,address:127.0.0.1"], &[]).can_admit_internet());
         assert!(policy(&["address:127.0.0.0/8"], &[]).can_admit_internet());
         assert!(policy(&["any"], &[]).can_admit_internet());
+    }
+
+    #[test]
+    fn an_interpreter_s_path_steers_no_terminal() {
+        let warning = Warning::Interpreter {
+            number: 1,
+            path: "/a\u{1b}[2J/python3".into(),
+        };
+        assert!(
+            warning.to_string().contains("(/a\\x1b[2J/python3)"),
+            "{warning}"
+        );
     }
 }

@@ -64,6 +64,8 @@ pub use process_metrics::ProcessMetrics;
 pub use record::Recorder;
 pub use rules::{Choice, Rules};
 pub use running::Running;
+#[cfg(feature = "daemon")]
+pub(crate) use shared::EXAMINED;
 pub use shared::{Overload, Threads};
 pub use supervisor::Overseer;
 

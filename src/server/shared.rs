@@ -29,7 +29,7 @@ use crate::service::{CloseReason, Connection, Kind, Protocol};
 /// Beyond the largest record that a Unix socket carries with default settings.
 pub(super) const BUFFER_SIZE: usize = 256 * 1024;
 /// How many newcomers beyond `max_connections` loops examine at once (`overload=refuse`).
-const EXAMINED: usize = 64;
+pub(crate) const EXAMINED: usize = 64;
 
 /// How connections are shared out among threads (`threads=`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -249,7 +249,11 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
 }
 
 /// getsockopt(2) of plain numbers: returns how many bytes the kernel filled.
-fn get<T: Number>(socket: BorrowedFd<'_>, option: c_int, values: &mut [T]) -> io::Result<usize> {
+pub(super) fn get<T: Number>(
+    socket: BorrowedFd<'_>,
+    option: c_int,
+    values: &mut [T],
+) -> io::Result<usize> {
     let mut length = option_length(size_of_val(values))?;
     let fd = socket.as_raw_fd();
     let pointer = values.as_mut_ptr().cast();
@@ -268,7 +272,7 @@ fn option_length(bytes: usize) -> io::Result<libc::socklen_t> {
 }
 
 /// Types of which every pattern of bits is a value.
-trait Number: Copy {}
+pub(super) trait Number: Copy {}
 impl Number for u8 {}
 impl Number for u32 {}
 impl Number for i32 {}

@@ -104,7 +104,8 @@ fn read_groups(reader: &mut Reader<'_>, surroundings: &Surroundings<'_>) -> Opti
         .map_or(surroundings.euid, |run_as| run_as.uid);
     let mut peers = peers::read(reader, surroundings, own_user)?;
     let socket = socket::read(reader, surroundings, &peers.policy)?;
-    let service = service::read(reader, surroundings, own_user, &socket)?;
+    let mut service = service::read(reader, surroundings, own_user, &socket)?;
+    service.broker.proof_timeout = peers.proof_timeout;
     let permits = service.permits.rules().cloned().collect();
     peers.policy = peers.policy.also_learning_for(permits);
     let limits = limits::read(reader, surroundings, &peers.policy, service.service)?;

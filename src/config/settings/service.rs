@@ -182,6 +182,7 @@ fn broker(reader: &mut Reader<'_>, names: &dyn Names) -> Option<(Limits, Permits
         subscriptions: count(reader, "broker_subscriptions")?,
         requests: count(reader, "broker_requests")?,
         request_timeout: reader.duration("request_timeout")?,
+        ..Limits::default()
     };
     let permits = permits.into_iter().flat_map(|one| one.value).collect();
     Some((limits, Permits::new(permits)))

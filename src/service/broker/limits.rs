@@ -33,6 +33,8 @@ pub struct Limits {
     pub requests: usize,
     /// From REQUEST to ERROR 4.
     pub request_timeout: Duration,
+    /// How long a client may take for its proof, where it is asked for one.
+    pub proof_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -44,6 +46,7 @@ impl Default for Limits {
             subscriptions: 256,
             requests: 1024,
             request_timeout: Duration::from_secs(30),
+            proof_timeout: Duration::from_secs(5),
         }
     }
 }

@@ -78,8 +78,8 @@ impl Protocol for BrokerService {
         let names_executable = connection.authorized().names_executable();
         let proof = match (&self.inspector, connection.authorized().pid()) {
             (Some(inspector), Some(pid)) if names_executable => {
-                let accepts = self.broker.limits().frame;
-                Some(Proving::new(connection, pid, accepts, inspector.clone())?)
+                let limits = self.broker.limits();
+                Some(Proving::new(connection, pid, &limits, inspector.clone())?)
             }
             // The listener asked for senders; who proves nothing needs none.
             (Some(_), _) if connection.authorized().facts().address.is_none() => {

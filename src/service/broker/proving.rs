@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::limits::Limits;
 use crate::frame::{
     Frame, FrameError, FrameLimit, GREETING_BYTES, Greeting, HEADER_BYTES, Header, Kind, Side,
 };
@@ -18,8 +19,8 @@ use crate::service::{CloseReason, Connection, Interest, Wait, Waker};
 use crate::sys::peer::{pass_credentials, receive};
 use crate::sys::time::after;
 
-/// How long the proof may take, and then the second look.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What the second look may take beyond the checker's own bound.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How a proof stands.
 pub(super) enum Proved {
@@ -43,6 +44,7 @@ pub(super) struct Proving {
     head: Vec<u8>,
     accepts: Option<FrameLimit>,
     answer: Option<Arc<Mutex<Option<ProcessFacts>>>>,
+    patience: Duration,
     until: Option<Instant>,
 }
 
@@ -55,11 +57,12 @@ impl Proving {
     pub(super) fn new(
         connection: &Connection,
         pid: Pid,
-        accepts: FrameLimit,
+        limits: &Limits,
         inspector: Inspector,
     ) -> std::io::Result<Self> {
         pass_credentials(connection.as_fd(), true)?;
         let challenge = Challenge::new(pid)?;
+        let accepts = limits.frame;
         let mut unsent = Greeting { accepts }.encode().to_vec();
         Frame::Challenge {
             nonce: *challenge.bytes(),
@@ -72,12 +75,13 @@ impl Proving {
             head: Vec::new(),
             accepts: None,
             answer: None,
+            patience: limits.proof_timeout,
             until: None,
         })
     }
 
     pub(super) fn go_on(&mut self, connection: &Connection, waker: &Waker, now: Instant) -> Proved {
-        let until = *self.until.get_or_insert_with(|| after(now, PATIENCE));
+        let until = *self.until.get_or_insert_with(|| after(now, self.patience));
         if until <= now {
             return Proved::No(CloseReason::ProofFailed);
         }
@@ -90,10 +94,16 @@ impl Proving {
         if self.answer.is_some() {
             return self.confirm(connection, until);
         }
-        self.read(connection, waker, until)
+        self.read(connection, waker, until, now)
     }
 
-    fn read(&mut self, connection: &Connection, waker: &Waker, until: Instant) -> Proved {
+    fn read(
+        &mut self,
+        connection: &Connection,
+        waker: &Waker,
+        until: Instant,
+        now: Instant,
+    ) -> Proved {
         loop {
             let mut buffer = [0; GREETING_BYTES + HEADER_BYTES];
             let missing = match self.head.len() {
@@ -131,7 +141,7 @@ impl Proving {
             }
             match self.challenge.take(bytes, received.sender) {
                 Ok(Progress::Pending) => (),
-                Ok(Progress::Proved) => return self.look_again(connection, waker, until),
+                Ok(Progress::Proved) => return self.look_again(connection, waker, now),
                 Err(failure) => {
                     crate::limited!(
                         notice, conn = connection.id();
@@ -168,7 +178,7 @@ impl Proving {
     }
 
     /// The process is the one that connected; now, what does it run?
-    fn look_again(&mut self, connection: &Connection, waker: &Waker, until: Instant) -> Proved {
+    fn look_again(&mut self, connection: &Connection, waker: &Waker, now: Instant) -> Proved {
         let place: Arc<Mutex<Option<ProcessFacts>>> = Arc::default();
         self.answer = Some(Arc::clone(&place));
         let waker = waker.clone();
@@ -179,6 +189,9 @@ impl Proving {
         let exe = Needs::only(FactKind::Exe);
         self.inspector
             .learn_later(connection.peer(), exe, Box::new(on_done));
+        // That the checker takes its time is not the peer's doing.
+        let until = after(now, self.inspector.patience().saturating_add(GRACE));
+        self.until = Some(until);
         self.confirm(connection, until)
     }
 

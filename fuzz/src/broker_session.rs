@@ -155,6 +155,7 @@ pub fn check(input: Input) {
         subscriptions: 4,
         requests: 3,
         request_timeout: Duration::from_secs(1),
+        ..Limits::default()
     };
     let broker = Broker::new(limits, permits(0));
     let mut world = World {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use secure_socket::frame::{Decoder, Frame, FrameLimit, Pattern, Received, Side, Subject};
 use secure_socket::ids::Uid;
+use secure_socket::peer::Needs;
 use secure_socket::policy::{Numeric, Rule};
 use secure_socket::service::broker::{Action, Broker, Limits, Permit, Permits};
 
@@ -133,10 +134,15 @@ fn permits(which: usize) -> Permits {
         own_user: Uid::ROOT,
     };
     let permit = |(action, pattern, rule): &(Action, &str, &str)| {
-        let pattern = Pattern::new(pattern.as_bytes()).expect("a pattern");
-        Permit::new(*action, pattern, Rule::parse(rule, &names).expect("a rule"))
+        let of = Pattern::new(pattern.as_bytes()).expect("a pattern");
+        let permit = Permit::new(*action, of, Rule::parse(rule, &names).expect("a rule"));
+        assert_eq!((permit.action(), permit.pattern()), (*action, *pattern));
+        permit
     };
-    Permits::new(PERMITS[which].iter().map(permit).collect())
+    let permits = Permits::new(PERMITS[which].iter().map(permit).collect());
+    // Rules of users ask for nothing that the broker must look up.
+    assert!(!permits.needs().has_any(Needs::PROCESS));
+    permits
 }
 
 pub fn check(input: Input) {
@@ -326,7 +332,10 @@ impl World {
             Op::Flush { who } => self.flush(who),
             Op::Room { who, room } => {
                 if let Some(at) = self.pick(who) {
-                    self.clients[at].wire.lock().room = usize::from(room);
+                    let mut wire = self.clients[at].wire.lock();
+                    wire.room = usize::from(room);
+                    wire.broken |= room == 0xdead;
+                    drop(wire);
                     self.clients[at].writable();
                 }
             }

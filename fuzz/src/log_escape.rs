@@ -4,7 +4,9 @@
 //! - Texts and bytes come back as they were; each has one escaped form.
 //! - A line that was escaped already is left as it is.
 
-use secure_socket::logging::escape::{Untrusted, is_plain, leftover, line, unline, unline_bytes};
+use secure_socket::logging::escape::{
+    self, Untrusted, is_plain, leftover, line, unline, unline_bytes,
+};
 
 pub fn check(data: &[u8]) {
     let bytes_as_text = Untrusted(data).to_string();
@@ -21,6 +23,7 @@ pub fn check(data: &[u8]) {
     let mut escaped = String::new();
     line(text, &mut escaped);
     assert!(crate::is_quiet(&escaped), "{escaped:?}");
+    assert_eq!(escape::escaped(text), escaped);
     assert_eq!(unline(&escaped).as_deref(), Ok(text));
     let mut twice = String::new();
     leftover(&escaped, &mut twice);

@@ -41,7 +41,7 @@ use programs::{Kind, Program, Seen, pair, poll};
 pub struct Input {
     wire: Wire,
     scratch: u8,
-    refuse_descriptors: bool,
+    descriptors: u8,
     half_close: bool,
     write_timeout: bool,
     ahead: Vec<u8>,
@@ -77,6 +77,8 @@ struct Bench {
     pipes: Pipes,
     scratch: Vec<u8>,
     end: Option<End>,
+    /// Bytes that were counted from the client, and to it.
+    counted: (usize, usize),
 }
 
 pub fn check(input: Input) {
@@ -94,11 +96,8 @@ pub fn check(input: Input) {
     ];
     let shape = Shape {
         packets: matches!(input.wire, Wire::Packets),
-        descriptors: if input.refuse_descriptors {
-            Passing::Refused
-        } else {
-            Passing::Ignored
-        },
+        descriptors: [Passing::Ignored, Passing::Refused, Passing::Forwarded(2)]
+            [usize::from(input.descriptors) % 3],
         write_timeout: input.write_timeout.then_some(Duration::from_secs(10)),
     };
     let half_close = input.half_close.then_some(Duration::from_secs(60));
@@ -115,7 +114,9 @@ pub fn check(input: Input) {
         pipes: Pipes::default(),
         scratch: vec![0; [64, 1_024, 64 << 10][usize::from(input.scratch) % 3]],
         end: None,
+        counted: (0, 0),
     };
+    let spoken = sides[0].sent;
     let mut late = false;
     for op in input.ops.iter().take(200) {
         // Most of them within one buffer; some fill every buffer on the way at once.
@@ -135,6 +136,13 @@ pub fn check(input: Input) {
         }
     }
     finish(&mut bench, &mut sides);
+    if matches!(bench.end, Some(End::Finished)) && !sides[0].closed && !sides[1].closed {
+        let (from_client, to_client) = bench.counted;
+        assert_eq!(
+            (from_client, to_client),
+            (sides[0].sent - spoken, sides[0].received)
+        );
+    }
     check_end(&sides, bench.end, late);
 }
 
@@ -208,7 +216,11 @@ impl Bench {
             now: self.now,
             cut: &|| false,
         };
-        match joint.step(self.client.as_fd(), events, &mut tools) {
+        let outcome = joint.step(self.client.as_fd(), events, &mut tools);
+        let (read, written) = joint.tally();
+        self.counted.0 += read;
+        self.counted.1 += written;
+        match outcome {
             Outcome::More => self.wait = None,
             Outcome::Wait {
                 client,

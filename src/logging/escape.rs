@@ -26,7 +26,6 @@
     )
 )]
 
-#[cfg(feature = "logging")]
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
@@ -102,9 +101,8 @@ pub fn line(text: &str, out: &mut String) {
     escape(text, out, needs_escape);
 }
 
-/// A text as `line` writes it: the same, where it is plain.
-#[cfg(feature = "logging")]
-pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+/// A text as [`line()`] writes it: the same, where it is plain.
+pub fn escaped(text: &str) -> Cow<'_, str> {
     if is_plain(text.as_bytes()) {
         return Cow::Borrowed(text);
     }

@@ -17,6 +17,8 @@ pub(crate) mod fork;
 pub(crate) mod landlock;
 #[cfg(feature = "logging")]
 pub(crate) mod mqueue;
+#[cfg(any(feature = "logging", feature = "trail"))]
+pub(crate) mod rename;
 #[cfg(feature = "sandbox")]
 pub(crate) mod seccomp;
 #[cfg(feature = "sandbox")]

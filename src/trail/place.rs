@@ -4,17 +4,18 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{self, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::chain::{self, Head, MAX_LINE};
 use super::error::TrailError;
 use super::time;
 use crate::ids::{Gid, Uid};
+use crate::sys::rename;
 
 /// Owner may read and write, nobody else anything.
 const PRIVATE: Mode = Mode::from_raw_mode(0o600);
@@ -140,14 +141,7 @@ impl Place {
         let stamp = time::now();
         for more in 0..NAME_TRIES {
             let name = format!("{}.{}", self.name, stamp.for_name(more));
-            let renamed = fs::renameat_with(
-                &self.directory,
-                &self.name,
-                &self.directory,
-                &name,
-                RenameFlags::NOREPLACE,
-            );
-            match renamed {
+            match self.rename(&self.name, &name) {
                 Ok(()) => {
                     taken = Some(name);
                     break;
@@ -166,13 +160,7 @@ impl Place {
         let flags = create_flags() | OFlags::EXCL;
         let file = fs::openat(&self.directory, &self.name, flags, PRIVATE).map_err(|error| {
             // Under its old name it goes on as if nothing had been tried.
-            let _ = fs::renameat_with(
-                &self.directory,
-                &name,
-                &self.directory,
-                &self.name,
-                RenameFlags::NOREPLACE,
-            );
+            let _ = self.rename(&name, &self.name);
             TrailError::file("create", &self.path, error)
         })?;
         let file = File::from(file);
@@ -207,6 +195,10 @@ impl Place {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn rename(&self, from: &str, to: &str) -> rustix::io::Result<()> {
+        rename::to_free_name(self.directory.as_fd(), from.as_ref(), to.as_ref())
     }
 
     fn last_of(&self, file: &File, length: u64, path: &Path) -> Result<Head, TrailError> {

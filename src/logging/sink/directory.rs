@@ -8,9 +8,8 @@
 use super::super::LoggingError;
 use super::super::rotation_names::Archive;
 use crate::ids::{Gid, Uid};
-use rustix::fs::{
-    self, AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat,
-};
+use crate::sys::rename;
+use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -103,24 +102,7 @@ impl Directory {
 
     /// Renames, and refuses to replace anything.
     pub(super) fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
-        let result = fs::renameat_with(
-            &self.descriptor,
-            from,
-            &self.descriptor,
-            to,
-            RenameFlags::NOREPLACE,
-        );
-        match result {
-            // A file system that can't refuse (rename(2), EINVAL): look first.
-            Err(Errno::INVAL | Errno::NOSYS) => match self.stat(to) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    Ok(fs::renameat(&self.descriptor, from, &self.descriptor, to)?)
-                }
-                Ok(_) => Err(Errno::EXIST.into()),
-                Err(error) => Err(error),
-            },
-            other => Ok(other?),
-        }
+        Ok(rename::to_free_name(self.descriptor.as_fd(), from, to)?)
     }
 
     pub(super) fn remove(&self, name: &OsStr) -> io::Result<()> {

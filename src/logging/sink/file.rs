@@ -175,7 +175,7 @@ impl File {
         self.open.size < whole
     }
 
-    fn must_roll(&self, line: usize) -> bool {
+    fn must_roll(&mut self, line: usize) -> bool {
         let after = self
             .open
             .size
@@ -183,12 +183,11 @@ impl File {
         self.open.size > 0 && (after > self.max_size || self.is_too_old())
     }
 
-    fn is_too_old(&self) -> bool {
-        self.spec.max_age.is_some_and(|max_age| {
-            let age =
-                Duration::from_micros(line::now_micros().saturating_sub(self.open.born_micros));
-            self.open.size > 0 && age >= max_age
-        })
+    fn is_too_old(&mut self) -> bool {
+        let Some(max_age) = self.spec.max_age else {
+            return false;
+        };
+        self.open.age(line::now_micros()) >= max_age && self.open.size > 0
     }
 
     fn failed(&mut self, errno: Errno, now: Instant) {

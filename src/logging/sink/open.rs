@@ -11,6 +11,7 @@ use rustix::fs::{self, FileType, FlockOperation, OFlags, Stat};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// Bytes at the end of a file in which the start of a torn line is looked for.
 const TORN_TAIL: u64 = 512 * 1024;
@@ -21,6 +22,16 @@ pub(super) struct Open {
     pub(super) size: u64,
     pub(super) inode: (u64, u64),
     pub(super) born_micros: u64,
+}
+
+impl Open {
+    /// How old the file is. A clock that was set back behind its birth makes it new: it
+    /// gets too old at most one span later than it would have, and not when the clock has
+    /// caught up.
+    pub(super) fn age(&mut self, now_micros: u64) -> Duration {
+        self.born_micros = self.born_micros.min(now_micros);
+        Duration::from_micros(now_micros.saturating_sub(self.born_micros))
+    }
 }
 
 pub(super) fn inode(stat: &Stat) -> (u64, u64) {
@@ -209,4 +220,24 @@ pub(super) fn refuse_if_rolling(directory: &Directory) -> Result<(), LoggingErro
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_a_file_new_and_not_for_ever() {
+        let mut open = Open {
+            descriptor: std::fs::File::open("/dev/null").unwrap().into(),
+            size: 1,
+            inode: (0, 0),
+            born_micros: 1_000_000,
+        };
+        let mut check = |now, expect| assert_eq!(open.age(now), Duration::from_micros(expect));
+        check(1_000_007, 7);
+        check(10, 0);
+        check(15, 5);
+        check(1_000_007, 999_997);
+    }
 }

@@ -3,6 +3,8 @@
 //!
 //! Invariant: only whole strings and digits enter, so it always is UTF-8. Whoever
 //! makes one gives it room for the longest text; what has none is left out whole.
+//!
+//! And what names of rolled files need: the next one in their order.
 
 #![forbid(unsafe_code)]
 
@@ -81,9 +83,42 @@ impl<const N: usize> fmt::Display for ShortText<N> {
     }
 }
 
+/// The next text in the order of such that have digits in the same places, as stamps have;
+/// `None` behind the last. It keeps the order, not the calendar: `59.999999` is followed by
+/// `60.000000`, which no clock shows.
+#[cfg(any(feature = "logging", feature = "trail"))]
+pub(crate) fn counted_up(text: &str) -> Option<String> {
+    let mut bytes = text.as_bytes().to_vec();
+    for byte in bytes.iter_mut().rev().filter(|byte| byte.is_ascii_digit()) {
+        if *byte != b'9' {
+            *byte = byte.saturating_add(1);
+            return String::from_utf8(bytes).ok();
+        }
+        *byte = b'0';
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(any(feature = "logging", feature = "trail"))]
+    #[test]
+    fn what_is_counted_up_is_the_next_in_order() {
+        for (text, expect) in [
+            ("20261123-102030.123456", Some("20261123-102030.123457")),
+            ("20261123-102030.999999", Some("20261123-102031.000000")),
+            ("20261231-235959.999999", Some("20261231-235960.000000")),
+            ("99999999-999999.999998", Some("99999999-999999.999999")),
+            ("99999999-999999.999999", None),
+            ("-.", None),
+        ] {
+            let next = counted_up(text);
+            assert_eq!(next.as_deref(), expect);
+            assert!(next.is_none_or(|next| next.as_str() > text));
+        }
+    }
 
     #[track_caller]
     fn check(number: u64, width: usize, expect: &str) {

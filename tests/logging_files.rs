@@ -190,6 +190,88 @@ fn archives_beyond_what_is_kept_go_and_others_stay() {
     }
 }
 
+/// Logs 200 lines into a file that is rolled every tenth, and waits until so many rolled
+/// files are there that are no links.
+fn roll_often(path: &Path, keep: u32, expect: usize) {
+    let mut spec = FileSpec::new(path);
+    (spec.max_size, spec.keep, spec.compress) = (1000, keep, false);
+    let logger = build(spec).unwrap();
+    let guard = start(&logger);
+    let front = Front::of(&logger);
+    for number in 0..200 {
+        front.info(&format!("line {number} of a file that is rolled often"));
+        assert!(logger.flush(Duration::from_secs(5)));
+    }
+    let rolled = || {
+        let mut files = files(path);
+        files.pop();
+        files.retain(|file| !file.is_symlink());
+        files.len()
+    };
+    for _ in 0..200 {
+        std::thread::sleep(Duration::from_millis(10));
+        if rolled() == expect {
+            break;
+        }
+    }
+    drop(guard);
+    assert_eq!(rolled(), expect, "{:?}", files(path));
+}
+
+/// Checks that the lines are the last ones, without a gap and in order.
+#[track_caller]
+fn are_the_last(lines: &[String]) {
+    let first = 200 - lines.len();
+    for (at, line) in lines.iter().enumerate() {
+        let expect = format!("line {} of", first + at);
+        assert!(line.contains(&expect), "{expect}: {line}");
+    }
+}
+
+#[test]
+fn after_the_clock_was_set_back_the_oldest_files_go_still() {
+    let directory = TempDir::new("back");
+    let path = directory.join("log");
+    for micros in 7..10 {
+        let name = format!("log.29991231-235959.99999{micros}");
+        fs::write(
+            directory.join(&name),
+            "from before the clock was set back\n",
+        )
+        .unwrap();
+    }
+    roll_often(&path, 3, 3);
+    let lines = all_lines(&path);
+    assert!(lines.len() > 20, "{}", lines.len());
+    are_the_last(&lines);
+    // A start later goes on in that order.
+    fs::write(&path, "the last before the start\n".repeat(50)).unwrap();
+    let mut spec = FileSpec::new(&path);
+    (spec.max_size, spec.compress) = (1000, false);
+    drop(build(spec).unwrap());
+    let rolled = files(&path);
+    let newest = fs::read_to_string(&rolled[rolled.len() - 2]).unwrap();
+    assert!(newest.starts_with("the last"), "{rolled:?}");
+}
+
+#[test]
+fn names_that_others_made_push_no_rolled_file_out() {
+    let directory = TempDir::new("pushed");
+    let path = directory.join("log");
+    for micros in 7..10 {
+        let name = directory.join(&format!("log.99999999-999999.99999{micros}"));
+        symlink("/etc/passwd", name).unwrap();
+    }
+    roll_often(&path, 3, 3);
+    let mut lines = Vec::new();
+    for file in files(&path).iter().filter(|file| !file.is_symlink()) {
+        let text = fs::read_to_string(file).unwrap();
+        lines.extend(text.lines().map(str::to_owned));
+    }
+    assert!(lines.len() > 20, "{}", lines.len());
+    are_the_last(&lines);
+}
+
 #[test]
 fn a_file_over_its_size_or_age_is_rolled_at_start() {
     let directory = TempDir::new("over");

@@ -2,9 +2,12 @@
 //!
 //! `NAME.YYYYMMDD-HHMMSS.uuuuuu` is a rolled file, with `.gz` a compressed one,
 //! with `.gz.tmp` one that is being compressed. Sorted by name they are in the
-//! order of time. Only names of exactly this shape are ours to touch.
+//! order of rolling, also where the clock was set back meanwhile: then a stamp
+//! follows the one before and not the clock. Only names of exactly this shape are
+//! ours to touch.
 
 use super::layout::time::{Civil, push_padded};
+use crate::text;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -59,6 +62,15 @@ impl Archive {
             stamp: String::from_utf8(stamp).unwrap_or_default(),
             stage: Stage::Plain,
         }
+    }
+
+    /// The next in order, not compressed; `None` behind the last that there is.
+    #[must_use]
+    pub fn next(&self) -> Option<Self> {
+        text::counted_up(&self.stamp).map(|stamp| Self {
+            stamp,
+            stage: Stage::Plain,
+        })
     }
 
     /// Takes a file's name apart; `None` if it isn't a rolled file of `base`.
@@ -146,5 +158,7 @@ mod tests {
             later.name(OsStr::new("a")),
             OsStr::new("a.20261123-102031.000000")
         );
+        assert_eq!(earlier.next(), Some(later.clone()));
+        assert_eq!(later.at_stage(Stage::Temporary).next(), later.next());
     }
 }

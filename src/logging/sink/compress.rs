@@ -7,12 +7,12 @@
 //! shape are touched, and only regular files.
 
 use super::super::rotation_names::{Archive, Stage};
-use super::directory::{Directory, may_own, settle};
+use super::directory::{Directory, is_ours, settle};
 use super::file::FileSpec;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rustix::fs::{FileType, FlockOperation, OFlags, Stat, flock, fstat};
+use rustix::fs::{FlockOperation, OFlags, Stat, flock, fstat};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -142,14 +142,14 @@ impl Compressor {
 
     /// Removes what is too much, then compresses one file.
     fn sweep(&self) -> io::Result<bool> {
-        let mut archives = self.directory.archives()?;
-        archives.retain(|archive| archive.stage != Stage::Temporary);
+        let archives = self.archives()?;
         self.remove_oldest(&archives)?;
         if !self.compress {
             return Ok(false);
         }
         let kept = archives
             .iter()
+            .map(|(archive, _)| archive)
             .skip(archives.len().saturating_sub(self.keep));
         for archive in kept.filter(|archive| archive.stage == Stage::Plain) {
             if self.compress(archive)? {
@@ -159,29 +159,36 @@ impl Compressor {
         Ok(false)
     }
 
-    /// Counts from the newest, and removes from where it is too much.
-    fn remove_oldest(&self, archives: &[Archive]) -> io::Result<()> {
-        let mut bytes: u64 = 0;
-        for (count, archive) in archives.iter().rev().enumerate() {
-            let name = archive.name(&self.directory.base);
-            let stat = match self.directory.stat(&name) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other?,
-            };
-            if !self.is_ours(&stat) {
-                continue;
+    /// Rolled files of ours with their sizes, the oldest first. Those of others, which may
+    /// lie in a sticky directory, have no part in what is too much.
+    fn archives(&self) -> io::Result<Vec<(Archive, u64)>> {
+        let mut found = Vec::new();
+        for archive in self.directory.archives()? {
+            match self.directory.stat(&archive.name(&self.directory.base)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Ok(stat) if archive.stage != Stage::Temporary && self.is_ours(&stat) => {
+                    found.push((archive, u64::try_from(stat.st_size).unwrap_or(0)));
+                }
+                other => drop(other?),
             }
-            bytes = bytes.saturating_add(u64::try_from(stat.st_size).unwrap_or(0));
+        }
+        Ok(found)
+    }
+
+    /// Counts from the newest, and removes from where it is too much.
+    fn remove_oldest(&self, archives: &[(Archive, u64)]) -> io::Result<()> {
+        let mut bytes: u64 = 0;
+        for (count, (archive, size)) in archives.iter().rev().enumerate() {
+            bytes = bytes.saturating_add(*size);
             if count >= self.keep || bytes > self.keep_bytes {
-                self.directory.remove(&name)?;
+                self.directory.remove(&archive.name(&self.directory.base))?;
             }
         }
         Ok(())
     }
 
     fn is_ours(&self, stat: &Stat) -> bool {
-        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            && may_own(stat.st_uid, self.directory.owner)
+        is_ours(stat, self.directory.owner)
     }
 
     /// Compresses one file; gives whether that was possible now.

@@ -126,6 +126,17 @@ impl Directory {
         archives.sort();
         Ok(archives)
     }
+
+    /// The newest rolled file of ours: in a sticky directory others may have made such
+    /// names, and must not say where ours end.
+    pub(super) fn newest(&self) -> io::Result<Option<Archive>> {
+        let archives = self.archives()?;
+        let is_ours = |archive: &Archive| {
+            let stat = self.stat(&archive.name(&self.base));
+            stat.is_ok_and(|stat| is_ours(&stat, self.owner))
+        };
+        Ok(archives.into_iter().rev().find(is_ours))
+    }
 }
 
 fn ends_in_slash(path: &Path) -> bool {
@@ -253,6 +264,11 @@ pub(super) fn may_own(uid: u32, owner: Owner) -> bool {
     uid == 0
         || uid == rustix::process::geteuid().as_raw()
         || owner.is_some_and(|(owner, _)| owner.as_raw() == uid)
+}
+
+/// Whether it is a regular file that may be touched as one of ours.
+pub(super) fn is_ours(stat: &Stat, owner: Owner) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && may_own(stat.st_uid, owner)
 }
 
 /// Gives a file of ours its exact mode and owner.

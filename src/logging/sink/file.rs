@@ -69,6 +69,9 @@ pub(in super::super) struct File {
     spec: FileSpec,
     directory: Arc<Directory>,
     open: Open,
+    /// The newest rolled file of ours: what is rolled now comes behind it, wherever the
+    /// clock is.
+    newest: Option<Archive>,
     /// As in the specification, or less where the system allows less.
     max_size: u64,
     backlog: Backlog,
@@ -92,6 +95,10 @@ impl File {
         let (open, notice) = open_file(&directory, spec.mode, false)
             .map_err(|error| cannot_open(&directory, error))?;
         refuse_if_rolling(&directory)?;
+        // Once: later files are our own, and the writer lists no directory.
+        let newest = directory
+            .newest()
+            .map_err(|error| cannot_open(&directory, error.into()))?;
         let max_size = if spec.max_size == 0 {
             u64::MAX
         } else {
@@ -101,6 +108,7 @@ impl File {
             spec,
             directory,
             open,
+            newest,
             max_size,
             backlog: Backlog::default(),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
@@ -227,24 +235,27 @@ impl File {
             fs::fdatasync(&self.open.descriptor)?;
         }
         let base = self.directory.base.clone();
-        let mut micros = line::now_micros();
-        let archive = loop {
-            let archive = Archive::at(micros).name(&base);
-            match self.directory.rename(&base, &archive) {
-                // A link or a file that somebody put there, or two rolls at once.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => micros += 1,
-                Err(error) => return Err(error),
-                Ok(()) => break archive,
-            }
+        let now = Archive::at(line::now_micros());
+        let mut archive = match &self.newest {
+            Some(newest) if newest >= &now => behind(newest)?,
+            _ => now,
         };
+        while let Err(error) = self.directory.rename(&base, &archive.name(&base)) {
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                return Err(error);
+            }
+            // A link or a file that somebody put there.
+            archive = behind(&archive)?;
+        }
         match open_file(&self.directory, self.spec.mode, true) {
             Ok((open, _)) => self.open = open,
             Err(error) => {
                 // Lines go on into the old file, so it gets its name back.
-                let _ = self.directory.rename(&archive, &base);
+                let _ = self.directory.rename(&archive.name(&base), &base);
                 return Err(error.into());
             }
         }
+        self.newest = Some(archive);
         if self.spec.sync {
             self.directory.sync()
         } else {
@@ -308,6 +319,14 @@ impl File {
             self.failed(errno, now);
         }
     }
+}
+
+/// The next name. Behind the last that there is a roll fails, and the file grows: a
+/// name before it would be the first to be removed.
+fn behind(archive: &Archive) -> io::Result<Archive> {
+    archive
+        .next()
+        .ok_or_else(|| io::Error::other("no name is left behind the newest rolled file"))
 }
 
 impl Sink for File {

@@ -16,11 +16,10 @@ use super::error::TrailError;
 use super::time;
 use crate::ids::{Gid, Uid};
 use crate::sys::rename;
+use crate::text;
 
 /// Owner may read and write, nobody else anything.
 const PRIVATE: Mode = Mode::from_raw_mode(0o600);
-/// How often another name is tried where one is taken.
-const NAME_TRIES: u32 = 1_000;
 
 /// Where a trail lies, and whose it is.
 #[derive(Debug)]
@@ -135,28 +134,26 @@ impl Place {
         Ok(newest)
     }
 
-    /// Gives the file its final name and begins a new one. Returns that and the name.
+    /// Gives the file its final name, behind all that were rolled before, wherever the clock
+    /// is, and begins a new one. Returns that and the name.
     pub(super) fn roll(&self) -> Result<(File, String), TrailError> {
-        let mut taken = None;
-        let stamp = time::now();
-        for more in 0..NAME_TRIES {
-            let name = format!("{}.{}", self.name, stamp.for_name(more));
-            match self.rename(&self.name, &name) {
-                Ok(()) => {
-                    taken = Some(name);
-                    break;
-                }
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(TrailError::file("rename", &self.path, error)),
-            }
-        }
-        let Some(name) = taken else {
-            return Err(TrailError::file(
-                "find a free name for",
-                &self.path,
-                Errno::EXIST,
-            ));
+        let newest = match self.rolled() {
+            Ok(mut names) => names.pop(),
+            // A directory that may be written and not read: nothing is removed there.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            Err(error) => return Err(TrailError::file("list", &self.path, error)),
         };
+        let now = format!("{}.{}", self.name, time::now().for_name());
+        let mut name = match newest {
+            Some(newest) if newest >= now => self.name_behind(&newest)?,
+            _ => now,
+        };
+        while let Err(error) = self.rename(&self.name, &name) {
+            if error != Errno::EXIST {
+                return Err(TrailError::file("rename", &self.path, error));
+            }
+            name = self.name_behind(&name)?;
+        }
         let flags = create_flags() | OFlags::EXCL;
         let file = fs::openat(&self.directory, &self.name, flags, PRIVATE).map_err(|error| {
             // Under its old name it goes on as if nothing had been tried.
@@ -169,15 +166,15 @@ impl Place {
         Ok((file, name))
     }
 
-    /// Removes the oldest files beyond `keep`. Returns how many.
-    pub(super) fn forget_beyond(&self, keep: usize) -> io::Result<usize> {
+    /// Removes the oldest files beyond `keep`. Returns how many, and the newest of them.
+    pub(super) fn forget_beyond(&self, keep: usize) -> io::Result<Option<(usize, String)>> {
         let mut names = self.rolled()?;
-        names.sort();
-        let surplus = names.len().saturating_sub(keep);
-        for name in names.iter().take(surplus) {
+        names.truncate(names.len().saturating_sub(keep));
+        for name in &names {
             fs::unlinkat(&self.directory, name, fs::AtFlags::empty())?;
         }
-        Ok(surplus)
+        let count = names.len();
+        Ok(names.pop().map(|newest| (count, newest)))
     }
 
     /// Whether the owner could rename files here, as far as the mode tells.
@@ -197,6 +194,14 @@ impl Place {
         &self.path
     }
 
+    /// The next name. Behind the last that there is the trail goes on in its file: a name
+    /// before it would be the first to be removed.
+    fn name_behind(&self, name: &str) -> Result<String, TrailError> {
+        let next = self.stamp_of(name).and_then(text::counted_up);
+        let next = next.map(|stamp| format!("{}.{stamp}", self.name));
+        next.ok_or_else(|| TrailError::file("find a free name for", &self.path, Errno::EXIST))
+    }
+
     fn rename(&self, from: &str, to: &str) -> rustix::io::Result<()> {
         rename::to_free_name(self.directory.as_fd(), from.as_ref(), to.as_ref())
     }
@@ -213,7 +218,7 @@ impl Place {
     }
 
     fn set_aside(&self, file: &File, length: u64, size: u64) -> Result<(PathBuf, u64), TrailError> {
-        let name = format!("{}.torn-{}", self.name, time::now().for_name(0));
+        let name = format!("{}.torn-{}", self.name, time::now().for_name());
         let path = self.path.with_file_name(&name);
         let fail =
             |error: io::Error| TrailError::file("set the torn last line aside in", &path, error);
@@ -231,7 +236,8 @@ impl Place {
         Ok((path, size.saturating_sub(length)))
     }
 
-    /// The names that rolling gave, and no others.
+    /// The names that rolling gave, and no others, in its order. Those of others, which may
+    /// lie in a sticky directory, are none.
     fn rolled(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::Dir::read_from(&self.directory)? {
@@ -239,14 +245,27 @@ impl Place {
             let Ok(name) = std::str::from_utf8(entry.file_name().to_bytes()) else {
                 continue;
             };
-            let stamp = name
-                .strip_prefix(&self.name)
-                .and_then(|rest| rest.strip_prefix('.'));
-            if stamp.is_some_and(is_stamp) {
+            if self.stamp_of(name).is_some_and(is_stamp) && self.is_ours(name)? {
                 names.push(name.to_owned());
             }
         }
+        names.sort();
         Ok(names)
+    }
+
+    fn stamp_of<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_prefix(&self.name)?.strip_prefix('.')
+    }
+
+    fn is_ours(&self, name: &str) -> io::Result<bool> {
+        match fs::statat(&self.directory, name, fs::AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(false),
+            found => {
+                let stat = found?;
+                let is_file = fs::FileType::from_raw_mode(stat.st_mode).is_file();
+                Ok(is_file && is_trusted(stat.st_uid, self.owner))
+            }
+        }
     }
 
     fn check_file(&self, file: &File) -> Result<(), TrailError> {
@@ -392,6 +411,6 @@ mod tests {
         ] {
             assert!(!is_stamp(other), "{other}");
         }
-        assert!(is_stamp(&time::now().for_name(7)));
+        assert!(is_stamp(&time::now().for_name()));
     }
 }

@@ -202,6 +202,72 @@ fn old_files_go_and_the_rest_still_verifies() {
     assert!(summary.first > 1);
 }
 
+/// Gives rolled files such stamps as a clock gave that was ahead, in their order.
+fn stamp_ahead(directory: &Directory) {
+    let mut rolled = directory.files();
+    rolled.sort();
+    rolled.retain(|path| *path != directory.file());
+    for (at, path) in rolled.iter().enumerate() {
+        let name = format!("trail.jsonl.29991231-235959.99999{at}");
+        fs::rename(path, directory.0.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn after_the_clock_was_set_back_the_oldest_files_go_still() {
+    let directory = Directory::new();
+    let options = |keep| Options {
+        max_size: 2_000,
+        keep,
+        ..directory.options()
+    };
+    write_lines(&options(3), 50);
+    stamp_ahead(&directory);
+    write_lines(&options(3), 50);
+    assert_eq!(directory.files().len(), 4);
+    let last = Trail::open(&options(3), [0; 32]).unwrap().1.head;
+    let summary = verify_files(&directory.files(), &[last]).unwrap();
+    assert_eq!(summary.head, last);
+    let mut by_name = directory.files();
+    by_name.sort();
+    // The file itself sorts before those that were rolled, and is the newest.
+    by_name.rotate_left(1);
+    let by_name: Vec<_> = by_name.iter().map(|path| path.to_str().unwrap()).collect();
+    assert_eq!(summary.files, by_name);
+}
+
+#[test]
+fn names_that_others_made_are_no_part_of_a_trail() {
+    let directory = Directory::new();
+    let options = Options {
+        max_size: 2_000,
+        keep: 2,
+        ..directory.options()
+    };
+    let link = directory.0.join("trail.jsonl.99999999-999999.999999");
+    std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+    write_lines(&options, 100);
+    assert!(link.is_symlink());
+    fs::remove_file(link).unwrap();
+    assert_eq!(directory.files().len(), 3);
+    verify_files(&directory.files(), &[]).unwrap();
+}
+
+#[test]
+fn behind_the_last_stamp_a_trail_goes_on_in_its_file() {
+    let directory = Directory::new();
+    let options = Options {
+        max_size: 2_000,
+        keep: 1,
+        ..directory.options()
+    };
+    let last = directory.0.join("trail.jsonl.99999999-999999.999999");
+    fs::write(&last, "").unwrap();
+    write_lines(&options, 50);
+    assert_eq!(directory.files().len(), 2);
+    assert_eq!(verify_files(&[directory.file()], &[]).unwrap().lines, 50);
+}
+
 #[test]
 fn what_was_done_to_a_trail_is_named() {
     let directory = Directory::new();

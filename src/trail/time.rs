@@ -65,8 +65,8 @@ impl Stamp {
         );
     }
 
-    /// `20261123-102030.123456`, with so many microseconds more.
-    pub(super) fn for_name(self, more: u32) -> String {
+    /// `20261123-102030.123456`
+    pub(super) fn for_name(self) -> String {
         let Self {
             year,
             month,
@@ -75,7 +75,6 @@ impl Stamp {
             micros,
         } = self;
         let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-        let micros = micros.saturating_add(more).min(999_999);
         format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}.{micros:06}")
     }
 }
@@ -109,8 +108,8 @@ mod tests {
 
     #[test]
     fn names_sort_by_time() {
-        let name = Stamp::new(1_795_429_230, 123_456).for_name(0);
+        let name = Stamp::new(1_795_429_230, 123_456).for_name();
         assert_eq!(name, "20261123-102030.123456");
-        assert!(Stamp::new(1_795_429_230, 123_456).for_name(1) > name);
+        assert!(Stamp::new(1_795_429_230, 123_457).for_name() > name);
     }
 }

@@ -365,14 +365,23 @@ impl Trail {
                 );
             }
         }
-        if self.keep > 0
-            && let Err(error) = self.place.forget_beyond(self.keep)
-        {
-            crate::limited!(
+        if self.keep > 0 {
+            self.forget();
+        }
+    }
+
+    fn forget(&self) {
+        match self.place.forget_beyond(self.keep) {
+            Ok(None) => {}
+            Ok(Some((count, newest))) => {
+                let keep = self.keep;
+                crate::notice!("trail: removed {count} beyond trail_keep={keep}, up to {newest}");
+            }
+            Err(error) => crate::limited!(
                 error,
                 "trail: can't remove old files of {}: {error}",
                 self.path().display()
-            );
+            ),
         }
     }
 

@@ -418,6 +418,45 @@ fn metrics_stand_behind_their_walls() {
     });
 }
 
+/// Puts a link in the place of another at once.
+fn switch(link: &Path, target: impl AsRef<Path>) {
+    let aside = link.with_file_name("aside");
+    std::os::unix::fs::symlink(target, &aside).unwrap();
+    fs::rename(aside, link).unwrap();
+}
+
+/// As a volume of Kubernetes changes: its `..data` leads to another directory.
+#[test]
+fn a_configuration_behind_links_that_are_switched_is_read_again() {
+    needs!(root);
+    let directory = TempDir::new();
+    let volume = directory.join("volume");
+    for (version, backlog) in [("..2026_x", 10), ("..2026_y", 20), ("../out", 30)] {
+        fs::create_dir_all(volume.join(version)).unwrap();
+        let text = format!("allow=uid:0\nbacklog={backlog}\n");
+        fs::write(volume.join(version).join("app.conf"), text).unwrap();
+    }
+    let (data, file) = (volume.join("..data"), volume.join("app.conf"));
+    switch(&data, "..2026_x");
+    switch(&file, "..data/app.conf");
+    let config = format!("config={}", file.display());
+    let mut daemon = Daemon::start(&[&config, "sandbox=enforce"]);
+    switch(&data, "..2026_y");
+    fs::remove_dir_all(volume.join("..2026_x")).unwrap();
+    daemon.signal("HUP");
+    daemon.wait_for_log("reloaded:");
+    let told = "reload: backlog stays as it was until a restart";
+    assert!(daemon.log().contains(told), "{}", daemon.log());
+    // Out of the volume the walls hold it up, and that is said.
+    switch(&data, "../out");
+    daemon.signal("HUP");
+    daemon.wait_for_log("the configuration was not reloaded");
+    let told = "behind the walls the file must stay";
+    assert!(daemon.log().contains(told), "{}", daemon.log());
+    echo(&daemon);
+    assert_eq!(daemon.stop().code(), Some(0));
+}
+
 #[test]
 fn a_wall_that_is_missing_is_named() {
     let output = support::run(&["check", "sandbox=off"]);

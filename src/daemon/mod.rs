@@ -8,6 +8,7 @@
 
 mod accounts;
 mod fault;
+mod links;
 mod overseer;
 mod records;
 mod relay;

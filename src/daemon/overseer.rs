@@ -3,10 +3,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Origin;
+use super::links;
 use super::records::{Records, metrics_rules};
 use super::rooms;
 use super::signals::{Request, Signals};
@@ -14,6 +16,7 @@ use crate::config::{self, Settings};
 use crate::listener::{Notify, watchdog_timeout};
 use crate::logging::Logger;
 use crate::peer::{Checker, CheckerReach, Kernel};
+use crate::sandbox::Mode;
 use crate::server::{Handle, Overseer, Rules};
 use crate::service::broker::Broker;
 
@@ -137,12 +140,24 @@ impl<'a> Warden<'a> {
                 for line in text.lines() {
                     crate::error!("reload: {line}");
                 }
+                if self.is_out_of_reach() {
+                    crate::error!(
+                        "reload: behind the walls the file must stay in the directories where it \
+                         and its links were at the start, or below; elsewhere it needs a restart"
+                    );
+                }
                 crate::error!("the configuration was not reloaded; everything stays as it was");
                 self.means.records.not_reloaded(&text);
             }
         }
         self.status = self.state(handle);
         self.tell(|notify| notify.ready(&self.status));
+    }
+
+    fn is_out_of_reach(&self) -> bool {
+        let has_walls = self.settings.walls.sandbox != Mode::Off;
+        let file = self.settings.file.as_deref().map(Path::new);
+        has_walls && file.is_some_and(links::is_out_of_reach)
     }
 
     /// What the rules `before` pin stays pinned: a process that they hold is still

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::fault::{self, Fault};
+use super::links;
 use crate::config::{
     self, CheckOverload, Endpoint, LogFormat, LogOverflow, LogSink, Service, Settings, Weight,
 };
@@ -315,13 +316,8 @@ pub(super) fn plan(
     }
     if let Some(file) = &settings.file {
         // To be read again at a reload, with the names of users and groups.
-        if let Some(folder) = Path::new(file)
-            .canonicalize()
-            .ok()
-            .as_deref()
-            .and_then(Path::parent)
-        {
-            grant(&mut plan, folder, Access::Read, &[Role::Supervisor]);
+        for folder in links::folders(Path::new(file)) {
+            grant(&mut plan, &folder, Access::Read, &[Role::Supervisor]);
         }
         grant(
             &mut plan,

@@ -3,6 +3,7 @@
 //! - A name is ours only if it is exactly the one that its archive gives.
 //! - Every time until the year 9999 gives a name that is read back, at each
 //!   stage; names sort as times do.
+//! - What follows a name in the order of rolling is such a name, and sorts behind it.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
@@ -32,6 +33,12 @@ pub fn check(input: Input) {
     let name = OsString::from_vec(name);
     if let Some(archive) = Archive::parse(&base, &name) {
         assert_eq!(archive.name(&base), name);
+        // The next one is ours as well, and behind it.
+        if let Some(next) = archive.next() {
+            let plain = archive.at_stage(Stage::Plain);
+            assert!(next.name(&base) > plain.name(&base));
+            assert_eq!(Archive::parse(&base, &next.name(&base)), Some(next));
+        }
     }
     let (one, other) = (input.times.0 % END, input.times.1 % END);
     let (first, second) = (named(&base, one), named(&base, other));

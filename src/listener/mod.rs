@@ -434,3 +434,6 @@ fn effective_uid() -> Uid {
     // No process has the id -1 (setresuid(2)); were it so, it would be nobody's.
     Uid::from_raw(rustix::process::geteuid().as_raw()).unwrap_or(Uid::OVERFLOW)
 }
+
+#[cfg(test)]
+mod tests;

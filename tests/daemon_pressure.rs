@@ -112,3 +112,61 @@ fn what_follows_an_empty_message_comes_back_though_the_peer_has_ended() {
         assert_eq!(lengths, [0, 3, 0]);
     }
 }
+
+/// How many workers the kernel's bound on mappings leaves room for.
+fn workers_possible() -> usize {
+    let bound = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
+    (bound.trim().parse::<usize>().unwrap() - 4096) / 6
+}
+
+#[test]
+fn more_threads_than_there_are_mappings_for_refuse_the_start() {
+    let possible = workers_possible();
+    if possible >= 65_535 {
+        return support::skip("a lower vm.max_map_count");
+    }
+    let too_many = format!("max_connections={}", possible + 1);
+    let mut refused = Daemon::spawn(&[&too_many]);
+    assert_eq!(refused.wait().code(), Some(78));
+    let said = refused.log();
+    for part in [
+        too_many.as_str(),
+        &format!("expected max_connections={possible} or less"),
+        "threads=N",
+        "vm.max_map_count",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    let as_many = format!("max_connections={possible}");
+    for options in [
+        [as_many.as_str(), "threads=multi"],
+        [&too_many, "threads=2"],
+    ] {
+        assert!(Daemon::start(&options).stop().success());
+    }
+}
+
+#[test]
+fn more_threads_than_there_are_mappings_for_refuse_a_reload() {
+    let possible = workers_possible();
+    if possible >= 65_535 {
+        return support::skip("a lower vm.max_map_count");
+    }
+    let dir = support::TempDir::new();
+    let file = dir.join("secure_socket.conf");
+    let config = format!("config={}", file.display());
+    for (threads, expected) in [
+        // What the file says of threads comes too late for the one that runs.
+        ("threads=multi", "vm.max_map_count"),
+        ("threads=2", "reloaded: "),
+    ] {
+        std::fs::write(&file, format!("{threads}\nmax_connections=10\n")).unwrap();
+        let mut daemon = Daemon::start(&[&config]);
+        let text = format!("threads=3\nmax_connections={}\n", possible + 1);
+        std::fs::write(&file, text).unwrap();
+        daemon.signal("HUP");
+        daemon.wait_for_log(expected);
+        assert_eq!(support::round_trip(&daemon.connect(), b"x"), b"x");
+        assert!(daemon.stop().success());
+    }
+}

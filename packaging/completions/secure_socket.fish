@@ -55,7 +55,7 @@ function __secure_socket_arguments
     printf '%s\t%s\n' "$dashes"broker_requests"$end" 'Broker: requests of one connection that wait for their answer.'
     printf '%s\t%s\n' "$dashes"request_timeout"$end" 'Broker: a request that is not answered by then ends in an error.'
     printf '%s\t%s\n' "$dashes"permit"$end" 'Broker: who may do what with which subjects, as publish|subscribe|request|serve PATTERN RULE.'
-    printf '%s\t%s\n' "$dashes"max_connections"$end" 'How many connections are open at once; it also bounds the worker pool.'
+    printf '%s\t%s\n' "$dashes"max_connections"$end" 'How many connections are open at once; it also bounds the worker pool, for which vm.max_map_count must have room.'
     printf '%s\t%s\n' "$dashes"threads"$end" 'multi: a bounded pool, one connection per worker; single: one thread accepts and serves all connections as they become ready; a number: so many such threads share them.'
     printf '%s\t%s\n' "$dashes"overload"$end" 'At max_connections: wait leaves newcomers in the kernel\'s backlog, refuse accepts and closes them, counted and logged.'
     printf '%s\t%s\n' "$dashes"first_byte_timeout"$end" 'Until the first byte in either direction, for the broker until the greeting is whole.'

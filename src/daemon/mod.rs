@@ -98,6 +98,7 @@ fn serve_logged(
 ) -> Result<u8, Fault> {
     rooms::say_remarks(settings);
     let kernel = rooms::probe(settings)?;
+    rooms::fit_pool(settings, settings.limits.threads)?;
     let (checker, checker_threads) = rooms::checker(settings)?;
     let rules = rooms::rules(settings, &kernel, checker.clone(), None)?;
     let relay = relay::open(settings)?;
@@ -161,6 +162,7 @@ fn serve_logged(
         checker,
         records,
         reach: rooms::reach(settings),
+        threads: settings.limits.threads,
     };
     let mut warden = Warden::new(settings, means, place);
     let ended = server.run_with(&mut warden);

@@ -17,7 +17,7 @@ use crate::listener::{Notify, watchdog_timeout};
 use crate::logging::Logger;
 use crate::peer::{Checker, CheckerReach, Kernel};
 use crate::sandbox::Mode;
-use crate::server::{Handle, Overseer, Rules};
+use crate::server::{Handle, Overseer, Rules, Threads};
 use crate::service::broker::Broker;
 
 /// How often passed over refusals are told, while there are any.
@@ -39,6 +39,8 @@ pub(super) struct Means<'a> {
     pub(super) records: Records,
     /// What the checker was started for.
     pub(super) reach: CheckerReach,
+    /// How the server runs, until a restart.
+    pub(super) threads: Threads,
 }
 
 pub(super) struct Warden<'a> {
@@ -171,6 +173,7 @@ impl<'a> Warden<'a> {
         let means = &self.means;
         means.reach.covers(rooms::reach(&settings))?;
         rooms::meet(means.kernel, &settings).map_err(|fault| fault.to_string())?;
+        rooms::fit_pool(&settings, means.threads).map_err(|fault| fault.to_string())?;
         let checker = means.checker.clone();
         let pins = before.map(|rules| rules.inspector.pins());
         let mut rules = rooms::rules(&settings, &means.kernel, checker, pins)

@@ -17,11 +17,11 @@ use crate::peer::{
 };
 use crate::policy::Policy;
 use crate::sandbox::{Access, Capability, Mode, PathGrant, Plan, PrivilegedThread, Role, Sealed};
-use crate::server::{Choice, EXAMINED, Overload, Rules, Threads};
+use crate::server::{Choice, EXAMINED, Overload, Rules, Threads, connections_possible};
 use crate::service::broker::{Broker, BrokerService};
 use crate::service::relay::{PIPES_MAX, Relay};
 use crate::service::{Echo, Protocol};
-use crate::{exit, ids};
+use crate::{exit, ids, sys};
 
 /// Descriptors that a server needs besides those of its connections.
 const DESCRIPTORS_ASIDE: u64 = 64;
@@ -127,6 +127,24 @@ pub(super) fn meet(kernel: Kernel, settings: &Settings) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Refuses more connections than there can be threads for, where each has one. `threads`
+/// is how the server runs, which no reload changes.
+pub(super) fn fit_pool(settings: &Settings, threads: Threads) -> Result<(), Fault> {
+    let limits = &settings.limits;
+    let wanted = limits.admission.max_connections;
+    let possible = connections_possible(threads, limits.overload);
+    if wanted <= possible {
+        return Ok(());
+    }
+    let text = format!(
+        "max_connections={wanted}: threads=multi needs a thread for each, and \
+         vm.max_map_count={} has room for {possible}; expected max_connections={possible} or \
+         less, threads=N, or a higher vm.max_map_count",
+        sys::process::max_map_count()
+    );
+    Err(Fault::plain(exit::CONFIG, text))
 }
 
 /// The policies of all sockets.

@@ -26,6 +26,8 @@ pub fn enter(mut plan: Plan) -> Result<Sealed, SandboxError> {
     if found != 1 {
         return Err(SandboxError::Threads { found });
     }
+    // Remembered for the server, which can't read it any more.
+    let _ = crate::sys::process::max_map_count();
     let mut walls = Walls {
         scope: Scope::Process,
         ..Walls::default()

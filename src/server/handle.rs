@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::rules::Rules;
 use super::shared::Shared;
-use super::{pool_bound, recheck};
+use super::{fit_limits, pool_bound, recheck};
 use crate::admission::{self, Limits};
 use crate::service::{CloseReason, Connection};
 use crate::sys;
@@ -105,10 +105,11 @@ impl Handle {
     ///
     /// Blocks while facts are read that the old rules had not asked for, for all
     /// connections at once: little longer than the process checker's bound for one.
-    pub fn reload(&self, rules: Rules, limits: Limits) -> usize {
+    pub fn reload(&self, rules: Rules, mut limits: Limits) -> usize {
         let Some(shared) = self.shared.upgrade() else {
             return 0;
         };
+        fit_limits(&mut limits, shared.threads, shared.overload);
         shared
             .max_connections
             .store(limits.max_connections, Ordering::SeqCst);

@@ -76,6 +76,7 @@ use exhaustion::Exhaustion;
 use gate::Gate;
 use phase::Phase;
 use pool::Pool;
+pub(crate) use pool::connections_possible;
 use registry::Registry;
 use reserve::Reserve;
 use shared::Shared;
@@ -203,7 +204,8 @@ impl Builder {
         self
     }
 
-    /// How many connections, from whom. By default 200 in all.
+    /// How many connections, from whom. By default 200 in all. On the pool no more than
+    /// there can be threads for (`vm.max_map_count`), which is said in the log.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -276,6 +278,7 @@ impl Builder {
             return Err(ServerError::ServiceNeedsPool);
         }
         start_checker(&self.listener)?;
+        fit_limits(&mut self.limits, self.threads, self.overload);
         self.fit_listener().map_err(ServerError::System)?;
         let rules = Arc::new(self.rules);
         let shared = Shared {
@@ -344,9 +347,22 @@ fn start_checker(listener: &Listener<Sealed>) -> Result<(), ServerError> {
     Ok(())
 }
 
+/// Admits no more at once than there can be threads for.
+fn fit_limits(limits: &mut Limits, threads: Threads, overload: Overload) {
+    let possible = connections_possible(threads, overload);
+    if limits.max_connections > possible {
+        crate::warning!(
+            "max_connections={}: vm.max_map_count has room for the threads of {possible}, \
+             which is the bound now; threads=N needs none for each",
+            limits.max_connections
+        );
+        limits.max_connections = possible;
+    }
+}
+
 /// How many workers there may be. One more than connections where newcomers are
 /// turned away: somebody has to accept them for that.
-pub(crate) fn pool_bound(max_connections: usize, overload: Overload) -> usize {
+fn pool_bound(max_connections: usize, overload: Overload) -> usize {
     match overload {
         Overload::Wait => max_connections,
         Overload::Refuse => max_connections.saturating_add(1),

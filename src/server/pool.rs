@@ -3,15 +3,90 @@
 //! Workers are started on demand by the supervisor, kept while they are needed,
 //! and let go when they have been idle for a while.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::shared::{Overload, Threads};
 use super::supervisor::Bell;
+use crate::sys;
 
 /// Idle workers that are kept for the next newcomers.
 pub(super) const SPARE: usize = 4;
 /// How many are started at once in a burst, at the most.
 const BURST: usize = 32;
+/// Mappings that are left to all else in the process.
+const MAPPINGS_ASIDE: usize = 4096;
+/// Mappings that one worker takes: its stack, the one for signals, a guard for each, its
+/// buffer; and one to spare.
+const MAPPINGS_EACH: usize = 6;
+
+/// The workers of all servers in this process.
+static PLACES: Places = Places(AtomicUsize::new(0));
+
+/// How many workers a process has mappings for. Beyond it a thread would begin that gets
+/// no stack for signals, and std aborts the process then.
+pub(crate) fn workers_possible() -> usize {
+    workers_within(sys::process::max_map_count())
+}
+
+fn workers_within(max_map_count: usize) -> usize {
+    (max_map_count.saturating_sub(MAPPINGS_ASIDE) / MAPPINGS_EACH).max(1)
+}
+
+/// How many connections there are threads for, at the most: a loop has room for all.
+pub(crate) fn connections_possible(threads: Threads, overload: Overload) -> usize {
+    match threads {
+        Threads::Multi => connections_with(workers_possible(), overload),
+        Threads::Loops(_) => usize::MAX,
+    }
+}
+
+/// One less than workers where newcomers are turned away: somebody has to accept them
+/// for that.
+fn connections_with(workers: usize, overload: Overload) -> usize {
+    match overload {
+        Overload::Wait => workers,
+        Overload::Refuse => workers.saturating_sub(1).max(1),
+    }
+}
+
+/// Takes the place of one worker among those of all servers of the process.
+///
+/// # Errors
+/// `OutOfMemory` when there is none.
+pub(super) fn take_place() -> io::Result<Place> {
+    PLACES.take(workers_possible())
+}
+
+#[derive(Debug)]
+struct Places(AtomicUsize);
+
+impl Places {
+    fn take(&'static self, bound: usize) -> io::Result<Place> {
+        let more = |taken: usize| taken.checked_add(1).filter(|taken| *taken <= bound);
+        match self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
+        {
+            Ok(_) => Ok(Place(self)),
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                format!("vm.max_map_count has room for {bound}"),
+            )),
+        }
+    }
+}
+
+/// The place of one worker, free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place(&'static Places);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -117,6 +192,27 @@ mod tests {
             pool.total.fetch_add(missing, Ordering::SeqCst);
         }
         assert_eq!(started, [4, 4, 8, 16, 8]);
+    }
+
+    #[test]
+    fn workers_leave_mappings_for_the_rest_of_the_process() {
+        assert_eq!(workers_within(65_530), 10_239);
+        assert_eq!(workers_within(MAPPINGS_ASIDE + 2 * MAPPINGS_EACH - 1), 1);
+        assert_eq!(workers_within(MAPPINGS_ASIDE + 2 * MAPPINGS_EACH), 2);
+        assert_eq!(workers_within(0), 1);
+        assert_eq!(connections_with(10, Overload::Wait), 10);
+        assert_eq!(connections_with(10, Overload::Refuse), 9);
+    }
+
+    #[test]
+    fn servers_of_one_process_share_its_places() {
+        static PLACES: Places = Places(AtomicUsize::new(0));
+        let first = PLACES.take(2).unwrap();
+        let _second = PLACES.take(2).unwrap();
+        let error = PLACES.take(2).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        drop(first);
+        assert!(PLACES.take(2).is_ok());
     }
 
     #[test]

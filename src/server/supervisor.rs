@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::event_loop::EventLoop;
 use super::inbox::Inbox;
-use super::pool::SPARE;
+use super::pool::{self, SPARE};
 use super::shared::Shared;
 use super::worker::Worker;
 use super::{Handle, Outcome, ServerError, Threads};
@@ -193,8 +193,12 @@ impl<'a> Supervisor<'a> {
             .stack_size(shared.stack_size);
         let body: Box<dyn FnOnce() + Send> = match self.shared.threads {
             Threads::Multi => {
+                let place = pool::take_place()?;
                 let worker = Worker::new(Arc::clone(&shared))?;
-                Box::new(move || worker.run())
+                Box::new(move || {
+                    let _place = place;
+                    worker.run();
+                })
             }
             Threads::Loops(_) => {
                 let inbox = Arc::new(Inbox::new()?);

@@ -69,3 +69,24 @@ pub(super) fn connection() -> (Connection, UnixStream) {
     let connection = Connection::new(1, socket, kind, peer, authorized, timeouts, Instant::now());
     (connection, far)
 }
+
+#[test]
+fn the_pool_admits_no_more_than_there_can_be_threads_for() {
+    let possible = connections_possible(Threads::Multi, Overload::Refuse);
+    let (listener, _, directory) = listener();
+    let rules = Rules::new(policy("uid:self"));
+    let limits = || Limits {
+        max_connections: usize::MAX,
+        ..Limits::default()
+    };
+    let server = Server::with_protocol(listener, Arc::new(Echo), rules)
+        .limits(limits())
+        .overload(Overload::Refuse)
+        .build()
+        .unwrap();
+    let handle = server.handle();
+    assert_eq!(handle.state().admission.max_connections, possible);
+    handle.reload(Rules::new(policy("uid:self")), limits());
+    assert_eq!(handle.state().admission.max_connections, possible);
+    let _ = std::fs::remove_dir_all(directory);
+}

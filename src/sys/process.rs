@@ -3,6 +3,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -42,6 +43,18 @@ pub(crate) fn most_descriptors() -> io::Result<u64> {
         0 => Ok(limit.rlim_max),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// How many mappings a process may have (`vm.max_map_count`, proc_sys_vm(5)), as it was
+/// when this was asked first: a sandbox hides it later. The kernel's own default where it
+/// can't be read.
+pub(crate) fn max_map_count() -> usize {
+    const DEFAULT: usize = 65_530;
+    static FOUND: OnceLock<usize> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap_or_default();
+        text.trim().parse().unwrap_or(DEFAULT)
+    })
 }
 
 /// Whether the process of a pidfd has exited. A zombie has.

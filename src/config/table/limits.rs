@@ -8,7 +8,7 @@ use super::{number, time, time_between};
 pub(crate) static KEYS: &[Key] = &[
     Key::new("max_connections", number(1, 65_535), Preset::Value("200"))
         .live()
-        .help("How many connections are open at once; it also bounds the worker pool.")
+        .help("How many connections are open at once; it also bounds the worker pool, for which vm.max_map_count must have room.")
         .example("1000"),
     Key::new("threads", Kind::Text("multi, single, or a number from 1 to 1024"), Preset::Value("multi"))
         .help("`multi`: a bounded pool, one connection per worker; `single`: one thread accepts and serves all connections as they become ready; a number: so many such threads share them.")

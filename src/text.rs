@@ -5,10 +5,27 @@
 //! makes one gives it room for the longest text; what has none is left out whole.
 //!
 //! And what names of rolled files need: the next one in their order.
+//! [`chain`] is for the rare line that tells an error with all its causes.
 
 #![forbid(unsafe_code)]
 
+use std::error::Error;
 use std::fmt;
+
+/// An error and all its causes, each once.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
 
 /// A text of at most `N` bytes.
 pub(crate) struct ShortText<const N: usize> {

@@ -1,4 +1,5 @@
-//! An observer that panics harms the connection that it is told of, and no thread.
+//! An observer that panics harms the connection that it is told of, and no thread; a
+//! thread that can't begin harms nobody.
 #![cfg(feature = "daemon")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -8,13 +9,13 @@ mod support;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secure_socket::Connection;
 use secure_socket::admission::{Abuse, AbuseNoticed, Limits, PenaltyStarted, Refusal, Subject};
 use secure_socket::server::{Observer, Outcome, Rules, Threads};
 use secure_socket::service::{CloseReason, Echo};
-use server_support::{ALL, Running, limits, policy, start_by, until};
+use server_support::{ALL, Running, limits, ping, policy, start_by, until};
 use support::{is_turned_away, round_trip};
 
 /// Panics at whatever it is told of, but for admissions and denials.
@@ -131,4 +132,29 @@ fn one_whose_admission_panicked_was_never_here() {
         });
         assert_eq!(server.stop(), Outcome::Drained);
     }
+}
+
+#[test]
+fn workers_that_can_not_enter_their_role_are_followed_by_others_after_a_pause() {
+    // The first four serve; the next eight can't, in two bursts.
+    let begun = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&begun);
+    let hook = move || match counted.fetch_add(1, Ordering::SeqCst) {
+        4..12 => Err(io::Error::from(io::ErrorKind::OutOfMemory)),
+        _ => Ok(()),
+    };
+    let server = start_by(Arc::new(Echo), Rules::new(policy(&[])), |builder| {
+        builder.limits(limits(50)).on_thread_start(Box::new(hook))
+    });
+    let first = Instant::now();
+    // The fifth waits for a worker.
+    let clients = [0; 5].map(|_| server.connect());
+    for client in &clients {
+        ping(client);
+    }
+    let lasted = first.elapsed();
+    assert!(lasted >= Duration::from_millis(300), "{lasted:?}");
+    assert!(begun.load(Ordering::SeqCst) >= 13);
+    drop(clients);
+    assert_eq!(server.stop(), Outcome::Drained);
 }

@@ -9,6 +9,7 @@ use crate::listener::BindError;
 use crate::logging::LoggingError;
 use crate::sandbox::SandboxError;
 use crate::server::ServerError;
+use crate::text::chain;
 
 /// A refusal to start, or an end in failure.
 #[derive(Debug)]
@@ -49,21 +50,6 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
-}
-
-/// An error and all its causes, each once.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 pub(super) fn of_bind(error: BindError) -> Fault {

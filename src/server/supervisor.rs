@@ -27,6 +27,8 @@ use crate::sys;
 const IDLE_BEFORE_LEAVING: Duration = Duration::from_secs(10);
 /// How long to wait before another try to start a thread.
 const BETWEEN_STARTS: Duration = Duration::from_millis(100);
+/// The same, while one after the other leaves without having served.
+const LONGEST_BETWEEN_STARTS: Duration = Duration::from_secs(5);
 /// How often waiting workers are interrupted until they have noticed.
 const BETWEEN_INTERRUPTS: Duration = Duration::from_millis(2);
 /// How often the supervisor looks whether the last connection is over.
@@ -105,12 +107,16 @@ pub(super) struct Supervisor<'a> {
     shared: Arc<Shared>,
     handle: Handle,
     overseer: &'a mut dyn Overseer,
-    threads: Vec<JoinHandle<()>>,
+    /// They say at their end whether they had entered their role.
+    threads: Vec<JoinHandle<bool>>,
     next_number: usize,
     /// When surplus workers leave.
     trim_at: Option<Instant>,
     /// When to try again to start a thread.
     retry_at: Option<Instant>,
+    /// How long the next pause is, and how many had entered when the last one began.
+    pause: Duration,
+    entered: usize,
 }
 
 impl<'a> Supervisor<'a> {
@@ -124,6 +130,8 @@ impl<'a> Supervisor<'a> {
             next_number: 0,
             trim_at: None,
             retry_at: None,
+            pause: BETWEEN_STARTS,
+            entered: 0,
         }
     }
 
@@ -215,9 +223,11 @@ impl<'a> Supervisor<'a> {
         };
         let thread = builder.spawn(move || {
             let _leaving = Leaving(Arc::clone(&shared));
-            if shared.gate.enter(&|| shared.enter_role()) {
+            let entered = shared.gate.enter(&|| shared.enter_role());
+            if entered {
                 body();
             }
+            entered
         })?;
         self.shared.pool.total.fetch_add(1, Ordering::SeqCst);
         self.next_number += 1;
@@ -268,12 +278,16 @@ impl<'a> Supervisor<'a> {
     fn reap(&mut self) {
         let (ended, alive) = self.threads.drain(..).partition(JoinHandle::is_finished);
         self.threads = alive;
-        let ended: Vec<JoinHandle<()>> = ended;
+        let ended: Vec<JoinHandle<bool>> = ended;
         for thread in ended {
             self.shared.pool.total.fetch_sub(1, Ordering::SeqCst);
             // A panic outside of a session, which has its own net, is a defect of the driver.
-            if thread.join().is_err() {
+            let joined = thread.join();
+            if joined.is_err() {
                 crate::critical!("a worker thread panicked outside of a connection");
+            }
+            if !joined.unwrap_or(false) {
+                self.pause_starts();
             }
             // A worker is started anew. A loop has taken its connections with it, and
             // without loops nobody would accept: better an end that is seen.
@@ -284,13 +298,39 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// A thread left without having served: the next one would do so at once as well.
+    fn pause_starts(&mut self) {
+        let now = Instant::now();
+        if self.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        let entered = self.shared.gate.entered();
+        if std::mem::replace(&mut self.entered, entered) != entered {
+            self.pause = BETWEEN_STARTS;
+        }
+        self.retry_at = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_BETWEEN_STARTS);
+    }
+
     /// Starts workers that are missing, lets go those that are too many.
     fn tend_pool(&mut self) {
         if self.shared.threads != Threads::Multi || !self.shared.phase.is_running() {
             return;
         }
         let now = Instant::now();
-        self.retry_at = None;
+        if self.retry_at.is_none_or(|at| at <= now) {
+            self.retry_at = None;
+            self.start_missing(now);
+        }
+        // A reload may have lowered the bound: who is idle leaves before he takes a
+        // newcomer beyond it.
+        if self.shared.pool.has_excess() {
+            self.interrupt_all();
+        }
+        self.trim(now);
+    }
+
+    fn start_missing(&mut self, now: Instant) {
         for _ in 0..self.shared.pool.missing() {
             if let Err(error) = self.start_thread() {
                 let (_, unsaid) = self.shared.exhaustion.failed(now);
@@ -304,12 +344,6 @@ impl<'a> Supervisor<'a> {
                 break;
             }
         }
-        // A reload may have lowered the bound: who is idle leaves before he takes a
-        // newcomer beyond it.
-        if self.shared.pool.has_excess() {
-            self.interrupt_all();
-        }
-        self.trim(now);
     }
 
     fn trim(&mut self, now: Instant) {

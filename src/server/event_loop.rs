@@ -79,7 +79,7 @@ pub(super) struct EventLoop {
     accepts: usize,
     /// Whether the last wake-up, and whether this one, took as many as it could.
     took_all: [bool; 2],
-    /// After accept ran out of descriptors, or while those under a penalty are turned
+    /// After something ran out that a newcomer takes, or while those under a penalty are turned
     /// away at a pace: when to try again.
     resume: Option<Instant>,
 }
@@ -383,7 +383,7 @@ impl EventLoop {
                 AcceptError::Passing => {}
                 AcceptError::Nothing => return,
                 AcceptError::Exhausted => {
-                    self.resume = Some(now + self.shared.say_exhausted(&error));
+                    self.resume = Some(now + self.shared.say_exhausted("accept", &error));
                     return;
                 }
                 AcceptError::Broken => return self.shared.listener_broke(&error),
@@ -438,9 +438,19 @@ impl EventLoop {
         } else {
             epoll::delete(&self.epoll, listener)
         };
+        self.listened(wanted, done.map_err(io::Error::from));
+    }
+
+    /// What became of that. To watch takes memory, and one of the watches that a user may
+    /// have: what ran out may come back, and newcomers wait for it in the backlog.
+    fn listened(&mut self, wanted: bool, done: io::Result<()>) {
         match done {
             Ok(()) => self.listening = wanted,
-            Err(error) => self.shared.listener_broke(&error.into()),
+            Err(error) if wanted && AcceptError::of(&error) == AcceptError::Exhausted => {
+                let wait = self.shared.say_exhausted("epoll_ctl", &error);
+                self.resume = Some(Instant::now() + wait);
+            }
+            Err(error) => self.shared.listener_broke(&error),
         }
     }
 }
@@ -465,5 +475,34 @@ fn register(
         (None, Some(want)) => Ok(epoll::add(epoll, fd, data, flags(want))?),
         (Some(_), None) => Ok(epoll::delete(epoll, fd)?),
         (None, None) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Bench;
+    use super::*;
+
+    /// A loop that failed to watch its listener: whether it tries again, or ends all.
+    #[track_caller]
+    fn check(errno: Errno, tries_again: bool) {
+        let bench = Bench::new();
+        let inbox = Arc::new(Inbox::new().unwrap());
+        let mut event_loop = EventLoop::new(Arc::clone(&bench.shared), inbox).unwrap();
+        event_loop.listened(true, Err(errno.into()));
+        assert_eq!(bench.shared.phase.is_running(), tries_again);
+        assert_eq!(event_loop.resume.is_some(), tries_again);
+        if tries_again {
+            event_loop.resume = Some(Instant::now());
+            event_loop.listen_or_not();
+            assert!(event_loop.listening);
+        }
+    }
+
+    #[test]
+    fn what_ran_out_for_the_listeners_watch_is_waited_for() {
+        check(Errno::NOMEM, true);
+        check(Errno::NOSPC, true);
+        check(Errno::BADF, false);
     }
 }

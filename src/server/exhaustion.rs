@@ -22,18 +22,21 @@ pub(super) enum AcceptError {
     Passing,
     /// Nothing is there (or somebody interrupted the wait).
     Nothing,
-    /// Descriptors or memory ran out: wait.
+    /// Descriptors, memory or watches ran out: wait.
     Exhausted,
     /// The listener itself is broken, or was shut down.
     Broken,
 }
 
 impl AcceptError {
-    /// Sorts an error, as accept(2) describes them.
+    /// Sorts an error, as accept(2) and, of watching the listener, epoll_ctl(2) describe
+    /// them.
     pub(super) fn of(error: &io::Error) -> Self {
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::AGAIN | Errno::INTR) => Self::Nothing,
-            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Self::Exhausted,
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC) => {
+                Self::Exhausted
+            }
             Some(
                 Errno::CONNABORTED
                 | Errno::PROTO
@@ -49,6 +52,18 @@ impl AcceptError {
             ) => Self::Passing,
             _ => Self::Broken,
         }
+    }
+}
+
+/// What helps where something ran out.
+pub(super) fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NFILE) => "raise fs.file-max or lower max_connections",
+        Some(Errno::NOBUFS | Errno::NOMEM) => {
+            "raise MemoryMax= or what memory there is, or lower max_connections"
+        }
+        Some(Errno::NOSPC) => "raise fs.epoll.max_user_watches or lower max_connections",
+        _ => "raise RLIMIT_NOFILE (LimitNOFILE=) or lower max_connections",
     }
 }
 
@@ -152,6 +167,7 @@ mod tests {
     fn errors_are_sorted_by_what_helps() {
         check(Errno::MFILE, AcceptError::Exhausted);
         check(Errno::NOMEM, AcceptError::Exhausted);
+        check(Errno::NOSPC, AcceptError::Exhausted);
         check(Errno::CONNABORTED, AcceptError::Passing);
         check(Errno::INTR, AcceptError::Nothing);
         check(Errno::BADF, AcceptError::Broken);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::exhaustion::{AcceptError, Exhaustion};
+use super::exhaustion::{AcceptError, Exhaustion, remedy};
 use super::gate::{Gate, OnThreadStart};
 use super::inbox::Inbox;
 use super::journal::{self, Observer};
@@ -255,13 +255,14 @@ impl Shared {
         }
     }
 
-    /// Accept ran out of something: says so, at most once a second, and how long to wait.
-    pub(super) fn say_exhausted(&self, error: &io::Error) -> Duration {
+    /// A call that takes newcomers ran out of something: says so, at most once a second,
+    /// and how long to wait.
+    pub(super) fn say_exhausted(&self, call: &str, error: &io::Error) -> Duration {
         let (wait, unsaid) = self.exhaustion.failed(Instant::now());
         if let Some(count) = unsaid {
             crate::error!(
-                "accept: {error} ({count} times); newcomers wait in the backlog: raise \
-                 RLIMIT_NOFILE (LimitNOFILE=) or lower max_connections"
+                "{call}: {error} ({count} times); newcomers wait in the backlog: {}",
+                remedy(error)
             );
         }
         wait

@@ -76,7 +76,7 @@ impl Worker {
         match AcceptError::of(error) {
             AcceptError::Passing | AcceptError::Nothing => {}
             AcceptError::Exhausted => {
-                let wait = self.shared.say_exhausted(error);
+                let wait = self.shared.say_exhausted("accept", error);
                 self.shared.exhaustion.wait(wait);
             }
             AcceptError::Broken => self.shared.listener_broke(error),

@@ -170,3 +170,22 @@ fn more_threads_than_there_are_mappings_for_refuse_a_reload() {
         assert!(daemon.stop().success());
     }
 }
+
+#[test]
+fn who_is_not_served_for_want_of_a_descriptor_is_told_so() {
+    needs!(root);
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let mut daemon = Daemon::start(&["service=broker", "threads=multi"]);
+    let folder = format!("/proc/{}/fd", daemon.pid());
+    let is_free = |number: &u64| !std::path::Path::new(&format!("{folder}/{number}")).exists();
+    let lowest_free = (0..).find(is_free).unwrap();
+    // The connection itself, and nothing to wake it with.
+    let limit = Rlimit {
+        current: Some(lowest_free + 1),
+        maximum: Some(lowest_free + 1),
+    };
+    let pid = Pid::from_raw(i32::try_from(daemon.pid()).unwrap());
+    prlimit(pid, Resource::Nofile, limit).unwrap();
+    assert!(is_turned_away(&daemon.connect()));
+    daemon.wait_for_log("no descriptor to wake its session with: Too many open files");
+}

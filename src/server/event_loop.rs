@@ -398,7 +398,7 @@ impl EventLoop {
             let inbox = Arc::clone(&self.inbox);
             Waker::new(move || inbox.post(token))
         });
-        let Some(visit) = Visit::begin(&self.shared, accepted, waker, now) else {
+        let Some(visit) = Visit::begin(&self.shared, accepted, Ok(waker), now) else {
             return self.seats.give_back(token);
         };
         let seat = Seat {

@@ -21,9 +21,13 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Self {
+        Self::with(Arc::new(Echo), Arc::new(()))
+    }
+
+    fn with(protocol: Arc<dyn Protocol>, observer: Arc<dyn Observer>) -> Self {
         let (listener, path, directory) = listener();
         let rules = Rules::new(policy("uid:self"));
-        let server = Server::with_protocol(listener, Arc::new(Echo), rules);
+        let server = Server::with_protocol(listener, protocol, rules).observer(observer);
         let shared = Arc::clone(&server.build().unwrap().shared);
         Self {
             shared,
@@ -89,4 +93,62 @@ fn the_pool_admits_no_more_than_there_can_be_threads_for() {
     handle.reload(Rules::new(policy("uid:self")), limits());
     assert_eq!(handle.state().admission.max_connections, possible);
     let _ = std::fs::remove_dir_all(directory);
+}
+
+/// Remembers who was not served, and why.
+#[derive(Default)]
+struct NotServed(Mutex<Vec<String>>);
+
+impl Observer for NotServed {
+    fn not_served(&self, _id: u64, _facts: &crate::peer::Facts, why: &io::Error) {
+        self.0.lock().unwrap().push(why.to_string());
+    }
+}
+
+/// Echo that is woken by other threads.
+struct Woken;
+
+impl Protocol for Woken {
+    fn name(&self) -> &'static str {
+        "woken"
+    }
+
+    fn needs_waker(&self) -> bool {
+        true
+    }
+
+    fn open(
+        &self,
+        connection: &Arc<Connection>,
+        waker: Option<crate::service::Waker>,
+    ) -> io::Result<crate::service::Opened> {
+        Echo.open(connection, waker)
+    }
+}
+
+/// What is said of a peer for whom the system gave no waker.
+#[track_caller]
+fn check_without_waker(protocol: Arc<dyn Protocol>, expected: &[&str]) {
+    let seen = Arc::<NotServed>::default();
+    let observer = Arc::clone(&seen);
+    let bench = Bench::with(protocol, observer);
+    let _client = UnixStream::connect(&bench.path).unwrap();
+    let accepted = bench.shared.accept().unwrap();
+    let waker = Err(rustix::io::Errno::MFILE.into());
+    let mut visit = visit::Visit::begin(&bench.shared, accepted, waker, Instant::now()).unwrap();
+    let pace = visit.step(
+        visit::Signals::default(),
+        false,
+        Instant::now(),
+        &mut [0; 64],
+    );
+    let is_over = pace == visit::Pace::Over(crate::service::CloseReason::ServiceError);
+    assert_eq!(is_over, !expected.is_empty(), "{pace:?}");
+    assert_eq!(*seen.0.lock().unwrap(), expected);
+}
+
+#[test]
+fn who_can_not_be_served_without_a_waker_is_told_why_there_is_none() {
+    check_without_waker(Arc::new(Woken), &["Too many open files (os error 24)"]);
+    check_without_waker(Arc::new(Echo), &[]);
 }

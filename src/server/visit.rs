@@ -75,6 +75,8 @@ pub(super) struct Visit {
     shared: Arc<Shared>,
     stage: Stage,
     waker: Option<Waker>,
+    /// Why there is no waker, although one is needed.
+    no_waker: Option<io::Error>,
     wait: Wait,
     hangups: Hangups,
 }
@@ -84,7 +86,7 @@ impl Visit {
     pub(super) fn begin(
         shared: &Arc<Shared>,
         accepted: Accepted,
-        waker: Option<Waker>,
+        waker: io::Result<Option<Waker>>,
         now: Instant,
     ) -> Option<Self> {
         let greet = || Candidate::greet(shared, accepted, now);
@@ -92,10 +94,15 @@ impl Visit {
         let wait = Wait::default();
         let stage = Stage::Candidate(Some(candidate));
         let shared = Arc::clone(shared);
+        let (waker, no_waker) = match waker {
+            Ok(waker) => (waker, None),
+            Err(error) => (None, Some(error)),
+        };
         Some(Self {
             shared,
             stage,
             waker,
+            no_waker,
             wait,
             hangups: Hangups::default(),
         })
@@ -180,7 +187,14 @@ impl Visit {
         if self.shared.protocol.runs_to_its_end() {
             Attendance::begin(&self.shared, &connection, now);
         }
-        let session = match self.shared.protocol.open(&connection, self.waker.clone()) {
+        let protocol = &self.shared.protocol;
+        // The examination did without; a service can't.
+        let no_waker = self.no_waker.take().filter(|_| protocol.needs_waker());
+        let opened = match no_waker {
+            Some(error) => Err(error),
+            None => protocol.open(&connection, self.waker.clone()),
+        };
+        let session = match opened {
             Ok(session) => session,
             Err(error) => {
                 let facts = connection.authorized().facts();

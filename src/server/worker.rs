@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
 
-use super::exhaustion::AcceptError;
+use super::exhaustion::{AcceptError, remedy};
 use super::shared::{BUFFER_SIZE, Shared};
 use super::visit::{Pace, Signals, Visit};
 use crate::listener::Accepted;
@@ -190,13 +190,17 @@ impl Worker {
     }
 
     /// What wakes the next session, where the service or the check needs it.
-    fn waker(&mut self) -> Option<Waker> {
+    ///
+    /// # Errors
+    /// When no descriptor is free.
+    fn waker(&mut self) -> io::Result<Option<Waker>> {
         if !self.shared.needs_waker() {
-            return None;
+            return Ok(None);
         }
         if self.wake.is_none() {
             let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-            let fd = Arc::new(rustix::event::eventfd(0, flags).ok()?);
+            let fd = rustix::event::eventfd(0, flags).map_err(no_waker)?;
+            let fd = Arc::new(fd);
             let target = Arc::clone(&fd);
             let waker = Waker::new(move || {
                 // Only a full counter can refuse, and then a wake is due anyway.
@@ -204,8 +208,17 @@ impl Worker {
             });
             self.wake = Some((fd, waker));
         }
-        self.wake.as_ref().map(|(_, waker)| waker.clone())
+        Ok(self.wake.as_ref().map(|(_, waker)| waker.clone()))
     }
+}
+
+fn no_waker(errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    let text = format!(
+        "no descriptor to wake its session with: {error}; {}",
+        remedy(&error)
+    );
+    io::Error::new(error.kind(), text)
 }
 
 /// Waits in accept(2). While those under a penalty come faster than they are to be turned

@@ -148,9 +148,15 @@ impl RelaySession {
             let result = connect::start(&trial.target.address, kind);
             return self.attempted(result, trial, connection, now);
         };
-        let (Some(identity), Some(waker)) =
-            (introduction::identity(connection), self.waker.clone())
-        else {
+        let Some(waker) = self.waker.clone() else {
+            crate::limited!(
+                error, conn = connection.id();
+                "nothing wakes this session when the connector has answered: \
+                 the peer can't be passed on as itself"
+            );
+            return (Stage::Over, Some(Next::Close(CloseReason::ServiceError)));
+        };
+        let Some(identity) = introduction::identity(connection) else {
             crate::limited!(
                 error, conn = connection.id();
                 "the kernel does not tell uid, gid and groups of the peer: \

@@ -8,8 +8,9 @@ mod support;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use secure_socket::Connection;
 use secure_socket::admission::{Abuse, AbuseNoticed, Limits, PenaltyStarted, Refusal, Subject};
@@ -136,25 +137,36 @@ fn one_whose_admission_panicked_was_never_here() {
 
 #[test]
 fn workers_that_can_not_enter_their_role_are_followed_by_others_after_a_pause() {
-    // The first four serve; the next eight can't, in two bursts.
-    let begun = Arc::new(AtomicU32::new(0));
-    let counted = Arc::clone(&begun);
-    let hook = move || match counted.fetch_add(1, Ordering::SeqCst) {
-        4..12 => Err(io::Error::from(io::ErrorKind::OutOfMemory)),
-        _ => Ok(()),
+    let (begun, fails) = (
+        Arc::new(AtomicU32::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let (counted, failing) = (Arc::clone(&begun), Arc::clone(&fails));
+    let hook = move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        match failing.load(Ordering::SeqCst) {
+            true => Err(io::Error::from(io::ErrorKind::OutOfMemory)),
+            false => Ok(()),
+        }
     };
     let server = start_by(Arc::new(Echo), Rules::new(policy(&[])), |builder| {
-        builder.limits(limits(50)).on_thread_start(Box::new(hook))
+        builder.limits(limits(1000)).on_thread_start(Box::new(hook))
     });
-    let first = Instant::now();
-    // The fifth waits for a worker.
-    let clients = [0; 5].map(|_| server.connect());
-    for client in &clients {
-        ping(client);
+    // Each has a worker of its own, until some are waited for that can't begin.
+    let mut clients = vec![server.connect()];
+    ping(&clients[0]);
+    fails.store(true, Ordering::SeqCst);
+    let before = begun.load(Ordering::SeqCst);
+    while begun.load(Ordering::SeqCst) == before {
+        clients.push(server.connect());
+        thread::sleep(Duration::from_millis(5));
     }
-    let lasted = first.elapsed();
-    assert!(lasted >= Duration::from_millis(300), "{lasted:?}");
-    assert!(begun.load(Ordering::SeqCst) >= 13);
+    // Bursts of at most 32, after pauses of 0.1, 0.2 and 0.4 s; without a pause thousands.
+    thread::sleep(Duration::from_secs(1));
+    let tries = begun.load(Ordering::SeqCst) - before;
+    assert!(tries <= 32 * 5, "{tries} in a second");
+    fails.store(false, Ordering::SeqCst);
+    clients.iter().for_each(ping);
     drop(clients);
     assert_eq!(server.stop(), Outcome::Drained);
 }

@@ -326,6 +326,47 @@ mod tests {
     }
 
     #[test]
+    fn a_path_may_be_as_open_as_was_asked_for() {
+        let directory = env::temp_dir().canonicalize().unwrap();
+        let directory = directory.join(format!("handed-over-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let set_mode = |path: &Path, mode| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(path, mode).unwrap();
+        };
+        set_mode(&directory, 0o700);
+        let path = directory.join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        // What is there, what is asked for; whether it is taken, and said.
+        for (found, wanted, expected) in [
+            (0o600, 0o600, Some(false)),
+            (0o400, 0o600, Some(false)),
+            (0o644, 0o600, Some(false)),
+            (0o660, 0o600, None),
+            (0o602, 0o600, None),
+            (0o660, 0o660, Some(false)),
+            (0o604, 0o604, Some(false)),
+            (0o606, 0o666, Some(true)),
+            (0o666, 0o666, Some(true)),
+        ] {
+            set_mode(&path, found);
+            let options = Options::at(&path).unwrap();
+            let options = options.mode(SocketMode::from_bits(wanted).unwrap());
+            let mut notices = Vec::new();
+            let told = match check_path(&path, "name", &options, &mut notices) {
+                Ok(()) => Some(!notices.is_empty()),
+                Err(BindError::HandedOver { problem, .. }) => {
+                    assert!(matches!(problem, Mismatch::TooOpen { .. }), "{problem}");
+                    None
+                }
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(told, expected, "{found:o} for {wanted:o}");
+        }
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
     fn what_is_not_for_us_is_ignored() {
         check(None, None, None, Ok(&[]));
         check(None, Some("1"), None, Ok(&[]));

@@ -273,3 +273,35 @@ fn holder(file: &OwnedFd) -> Option<Pid> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn the_content_is_nothing_or_a_pid_and_no_longer_than_one() {
+        let path = std::env::temp_dir().join(format!("lock-{}", std::process::id()));
+        let mut options = std::fs::File::options();
+        let options = options.read(true).write(true).create_new(true);
+        let file = options.open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let descriptor = OwnedFd::from(file.try_clone().unwrap());
+        let longest = format!("{:0>width$}\n", 7, width = CONTENT_MAX_LEN - 1);
+        let longer = format!("00{longest}");
+        let pid = |number| Some(Pid::from_raw(number));
+        for (text, expected) in [
+            ("", Some(None)),
+            ("7\n", pid(7)),
+            (&longest, pid(7)),
+            (&longer, None),
+            ("7", None),
+            ("0\n", None),
+            ("seven\n", None),
+        ] {
+            file.set_len(0).unwrap();
+            file.write_all_at(text.as_bytes(), 0).unwrap();
+            assert_eq!(content(&descriptor), expected, "{text:?}");
+        }
+    }
+}

@@ -389,3 +389,57 @@ fn news_are_no_warnings() {
         assert!(notice.to_string().contains(says), "{notice}");
     }
 }
+
+#[test]
+fn a_path_that_is_none_says_why() {
+    let long = "x".repeat(108);
+    for (text, says) in [
+        ("", "found nothing"),
+        ("a", "expected a path that begins with /"),
+        ("/a\0b", "NUL"),
+        ("/a/", "directory"),
+        ("@", "expected a name after @, found nothing"),
+        (&format!("@{long}"), "108"),
+    ] {
+        let error = SocketPath::parse(text.as_ref()).unwrap_err().to_string();
+        assert!(error.contains(says), "{text:?}: {error}");
+    }
+    let path = SocketPath::parse("/a/b".as_ref()).unwrap();
+    assert_eq!(path.as_path(), Some(Path::new("/a/b")));
+    assert!(!path.is_abstract());
+    let name = SocketPath::parse("@a".as_ref()).unwrap();
+    assert_eq!((name.as_path(), name.is_abstract()), (None, true));
+}
+
+#[test]
+fn a_directory_is_opened_or_said_to_be_missing() {
+    let place = Place::new();
+    let trusted = Trusted::new(effective_uid());
+    let open = |path: &Path| directory::open(path, Path::new("/s"), trusted, None, &mut Vec::new());
+    assert!(matches!(
+        open(&place.0.join("none")),
+        Err(BindError::DirectoryMissing { .. })
+    ));
+    let mut directory = open(&place.0).unwrap();
+    assert_eq!(directory.path, place.0);
+    assert!(!directory.is_shared());
+    let user = |number| uid(number);
+    // Owner, mode: who may remove his files.
+    for (owner, mode, who, expected) in [
+        (7, 0o700, 7, true),
+        (7, 0o500, 7, false),
+        (7, 0o600, 7, false),
+        (7, 0o700, 8, false),
+        (8, 0o755, 7, false),
+        (0, 0o1777, 7, true),
+        (0, 0o755, 0, true),
+    ] {
+        directory.rights.owner = user(owner);
+        directory.rights.mode = mode;
+        assert_eq!(
+            directory.lets_remove(user(who)),
+            expected,
+            "{owner} {mode:o} {who}"
+        );
+    }
+}

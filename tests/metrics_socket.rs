@@ -46,9 +46,14 @@ fn what_happened_is_counted() {
     (&open).write_all(b"1234").unwrap();
     (&open).read_exact(&mut [0; 4]).unwrap();
     let get = || ask(&socket, "GET /metrics HTTP/1.0\r\n\r\n");
-    // A place is free a moment after its client has seen the end.
+    // A place is free a moment after its client has seen the end, and bytes are counted a
+    // moment after they have come.
     let end = Instant::now() + PATIENCE;
-    while value(&get(), "secure_socket_connections_open") > 1.0 {
+    let is_told = |text: &str| {
+        value(text, "secure_socket_connections_open") == 1.0
+            && value(text, "secure_socket_sent_bytes_total") == 9.0
+    };
+    while !is_told(&get()) {
         assert!(Instant::now() < end);
     }
     let text = get();

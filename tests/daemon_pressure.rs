@@ -116,7 +116,7 @@ fn what_follows_an_empty_message_comes_back_though_the_peer_has_ended() {
 /// How many workers the kernel's bound on mappings leaves room for.
 fn workers_possible() -> usize {
     let bound = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
-    (bound.trim().parse::<usize>().unwrap() - 4096) / 6
+    (bound.trim().parse::<usize>().unwrap() - 4096) / 7
 }
 
 #[test]
@@ -137,6 +137,15 @@ fn more_threads_than_there_are_mappings_for_refuse_the_start() {
     ] {
         assert!(said.contains(part), "{said}");
     }
+    let checked = Command::new(env!("CARGO_BIN_EXE_secure_socket"))
+        .args(["check", &too_many])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(
+        checked.status.success() && said.contains("here it would not start"),
+        "{said}"
+    );
     let as_many = format!("max_connections={possible}");
     for options in [
         [as_many.as_str(), "threads=multi"],

@@ -34,11 +34,18 @@ pub(super) fn folders(file: &Path) -> Vec<PathBuf> {
     let named = std::path::absolute(file).ok();
     let named = named.as_deref().and_then(Path::parent);
     folders.extend(named.and_then(|named| named.canonicalize().ok()));
-    folders.retain(|folder| folder != Path::new("/"));
+    folders.retain(|folder| may_be_read_whole(folder));
     folders.extend(real.parent().map(Path::to_path_buf));
     folders.sort();
     folders.dedup();
     folders
+}
+
+/// Whether a directory that the walls open for a link has nothing in it but files: not
+/// all there is, nor what the kernel shows of processes and devices (`config=/dev/stdin`).
+fn may_be_read_whole(folder: &Path) -> bool {
+    let kernels = ["/proc", "/dev", "/sys"];
+    folder != Path::new("/") && !kernels.iter().any(|of| folder.starts_with(of))
 }
 
 /// The links on the way, each with a path that has none before its last component.
@@ -146,6 +153,21 @@ mod tests {
         let file = [("etc/app/app.conf", "ROOT/srv/releases/1/app.conf")];
         let both = ["etc/app", "srv/releases/1"];
         check(&file, "etc/app/app.conf", &both);
+    }
+
+    #[test]
+    fn what_the_kernel_shows_is_not_opened_for_a_link() {
+        for (folder, may) in [("/etc/app", true), ("/", false), ("/proc", false)] {
+            assert_eq!(may_be_read_whole(Path::new(folder)), may);
+        }
+        assert!(!may_be_read_whole(Path::new("/dev")) && may_be_read_whole(Path::new("/devel")));
+        let found = folders(Path::new("/dev/stdin"));
+        let of_links = found.iter().filter(|folder| folder.starts_with("/proc"));
+        // The directory of what stdin is at the moment, and no other.
+        assert!(
+            of_links.count() <= 1 && !found.contains(&PathBuf::from("/proc")),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -185,6 +185,10 @@ fn serve_logged(
 
 fn check(settings: &Settings) -> Result<u8, Fault> {
     eprint!("{}", settings.remarks);
+    // The configuration may be for another machine.
+    if let Err(fault) = rooms::fit_pool(settings, settings.limits.threads) {
+        eprintln!("warning: here it would not start: {fault}");
+    }
     let mut text = config::effective(settings);
     for wall in sandbox::preview(&rooms::preview_plan(settings)).walls() {
         let detail = if wall.detail.is_empty() {

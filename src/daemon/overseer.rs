@@ -45,8 +45,8 @@ pub(super) struct Means<'a> {
 
 pub(super) struct Warden<'a> {
     settings: Settings,
-    /// How many the start left.
-    descriptors: u64,
+    /// As they were at the start.
+    start: Settings,
     means: Means<'a>,
     place: String,
     stops: u32,
@@ -65,7 +65,7 @@ impl<'a> Warden<'a> {
         let watchdog = watchdog_timeout().map(|timeout| (timeout / 2, Instant::now()));
         let settings = settings.clone();
         Self {
-            descriptors: rooms::descriptors(&settings),
+            start: settings.clone(),
             settings,
             means,
             place,
@@ -133,6 +133,7 @@ impl<'a> Warden<'a> {
                 logger.set_verbosity_for(settings.logs.verbosity_for.clone());
                 logger.set_rate(settings.logs.rate);
                 self.means.records.reloaded(&settings, closed, metrics);
+                rooms::say_descriptors(&self.start, &settings);
                 self.settings = *settings;
                 crate::notice!(
                     "reloaded: {closed} connections are no longer admitted and were closed"
@@ -169,7 +170,6 @@ impl<'a> Warden<'a> {
         let settings = config::reload(args, &self.means.origin.surroundings)
             .map_err(|wrong| wrong.to_string())?;
         rooms::say_unchangeable(&self.settings, &settings);
-        rooms::say_descriptors(self.descriptors, &settings);
         let means = &self.means;
         means.reach.covers(rooms::reach(&settings))?;
         rooms::meet(means.kernel, &settings).map_err(|fault| fault.to_string())?;

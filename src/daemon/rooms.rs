@@ -141,7 +141,7 @@ pub(super) fn fit_pool(settings: &Settings, threads: Threads) -> Result<(), Faul
     let text = format!(
         "max_connections={wanted}: threads=multi needs a thread for each, and \
          vm.max_map_count={} has room for {possible}; expected max_connections={possible} or \
-         less, threads=N, or a higher vm.max_map_count",
+         less; or start again with threads=N or a higher vm.max_map_count",
         sys::process::max_map_count()
     );
     Err(Fault::plain(exit::CONFIG, text))
@@ -363,7 +363,7 @@ fn base_plan(settings: &Settings) -> Plan {
 }
 
 /// How many descriptors the process needs at most.
-pub(super) fn descriptors(settings: &Settings) -> u64 {
+fn descriptors(settings: &Settings) -> u64 {
     let limits = &settings.limits;
     // Those who are to be refused are examined first.
     let examined = match limits.overload {
@@ -379,14 +379,17 @@ pub(super) fn descriptors(settings: &Settings) -> u64 {
 }
 
 /// At a reload: a bound that descriptors don't suffice for, of which the start left no
-/// more than it needed.
-pub(super) fn say_descriptors(had: u64, settings: &Settings) {
-    let needed = descriptors(settings);
-    if settings.walls.sandbox != Mode::Off && needed > had {
+/// more than it needed. What takes a restart is as it was at the start.
+pub(super) fn say_descriptors(start: &Settings, now: &Settings) {
+    let mut settings = start.clone();
+    settings.limits.admission.clone_from(&now.limits.admission);
+    settings.peers.policy.clone_from(&now.peers.policy);
+    let (needed, had) = (descriptors(&settings), descriptors(start));
+    if needed > had {
         crate::warning!(
             "reload: max_connections={} needs {needed} descriptors, and the start left {had}: \
              newcomers wait where they are used up; restart for more",
-            settings.limits.admission.max_connections
+            now.limits.admission.max_connections
         );
     }
 }

@@ -18,8 +18,8 @@ const BURST: usize = 32;
 /// Mappings that are left to all else in the process.
 const MAPPINGS_ASIDE: usize = 4096;
 /// Mappings that one worker takes: its stack, the one for signals, a guard for each, its
-/// buffer; and one to spare.
-const MAPPINGS_EACH: usize = 6;
+/// buffer, and in the broker one for a large frame; and one to spare.
+const MAPPINGS_EACH: usize = 7;
 
 /// The workers of all servers in this process.
 static PLACES: Places = Places(AtomicUsize::new(0));
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn workers_leave_mappings_for_the_rest_of_the_process() {
-        assert_eq!(workers_within(65_530), 10_239);
+        assert_eq!(workers_within(65_530), 8_776);
         assert_eq!(workers_within(MAPPINGS_ASIDE + 2 * MAPPINGS_EACH - 1), 1);
         assert_eq!(workers_within(MAPPINGS_ASIDE + 2 * MAPPINGS_EACH), 2);
         assert_eq!(workers_within(0), 1);

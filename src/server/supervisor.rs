@@ -309,6 +309,8 @@ impl<'a> Supervisor<'a> {
             self.pause = BETWEEN_STARTS;
         }
         self.retry_at = Some(now + self.pause);
+        // To the watchdog it is what can't be had for a while, as when no thread starts.
+        let _ = self.shared.exhaustion.failed(now);
         self.pause = (self.pause * 2).min(LONGEST_BETWEEN_STARTS);
     }
 
@@ -336,8 +338,8 @@ impl<'a> Supervisor<'a> {
                 let (_, unsaid) = self.shared.exhaustion.failed(now);
                 if let Some(count) = unsaid {
                     crate::error!(
-                        "can't start a worker: {error} ({count} times); \
-                         raise RLIMIT_NPROC or TasksMax, or lower max_connections"
+                        "can't start a worker: {error} ({count} times); raise RLIMIT_NPROC, \
+                         TasksMax or vm.max_map_count, or lower max_connections"
                     );
                 }
                 self.retry_at = Some(now + BETWEEN_STARTS);

@@ -263,7 +263,8 @@ impl Place {
             found => {
                 let stat = found?;
                 let is_file = fs::FileType::from_raw_mode(stat.st_mode).is_file();
-                Ok(is_file && is_trusted(stat.st_uid, self.owner))
+                // A second name may have been given by another user.
+                Ok(is_file && stat.st_nlink == 1 && is_trusted(stat.st_uid, self.owner))
             }
         }
     }

@@ -27,7 +27,7 @@ pub(crate) static KEYS: &[Key] = &[
         .help("At this age the file is rolled as well. 0: never for its age.")
         .example("24h"),
     Key::new("log_keep", number(0, 10_000), Preset::Value("7"))
-        .help("How many compressed files are kept.")
+        .help("How many compressed files are kept. Where the clock was set back, names of rolled files count on from the newest, so that their order is that of rolling.")
         .example("30"),
     Key::new("log_keep_bytes", size(0, 1024 * T), Preset::Value("0"))
         .help("How many bytes of compressed files are kept at most. 0: no such bound.")

@@ -16,7 +16,7 @@ pub(crate) static KEYS: &[Key] = &[
         .help("At this size the trail is rolled like a log; the chain goes on in the new file.")
         .example("256M"),
     Key::new("trail_keep", number(0, 100_000), Preset::Value("0"))
-        .help("How many rolled files of the trail are kept. 0: all.")
+        .help("How many rolled files of the trail are kept, in the order of rolling, whatever the clock says. 0: all.")
         .example("52"),
     Key::new("metrics_socket", Kind::Text("an absolute path, or @name"), Preset::Nothing)
         .help("A second, equally protected socket that answers each connection with OpenMetrics text in an HTTP/1.0 response and closes; a request that prefers `text/plain`, as `curl -H 'Accept: text/plain'` for `promtool check metrics`, gets Prometheus' older text format.")

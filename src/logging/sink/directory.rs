@@ -266,9 +266,12 @@ pub(super) fn may_own(uid: u32, owner: Owner) -> bool {
         || owner.is_some_and(|(owner, _)| owner.as_raw() == uid)
 }
 
-/// Whether it is a regular file that may be touched as one of ours.
+/// Whether it is a regular file that may be touched as one of ours. One with a second name
+/// is none: in a sticky directory that may have been given by another user.
 pub(super) fn is_ours(stat: &Stat, owner: Owner) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && may_own(stat.st_uid, owner)
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && stat.st_nlink == 1
+        && may_own(stat.st_uid, owner)
 }
 
 /// Gives a file of ours its exact mode and owner.

@@ -211,7 +211,6 @@ impl Batch<'_> {
     }
 }
 
-/// Locks the outboxes of all targets, each once, in the order of connections.
 /// Subscriptions of one connection that get the same messages get them in turn: one after
 /// the other they would get the run twice, and the sequence would go back.
 fn deliver_in_turn(out: &mut Out, ids: &[u64], run: &Run) {
@@ -226,6 +225,7 @@ fn deliver_in_turn(out: &mut Out, ids: &[u64], run: &Run) {
     }
 }
 
+/// Locks the outboxes of all targets, each once, in the order of connections.
 fn lock_all(route: &Route) -> Vec<(&[Arc<Entry>], MutexGuard<'_, Out>)> {
     route
         .targets

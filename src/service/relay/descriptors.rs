@@ -14,6 +14,7 @@ use rustix::net::{
 };
 
 use super::flow::Fault;
+use super::wire::Received;
 
 /// Descriptors that the kernel lets one message carry (`SCM_MAX_FD`).
 pub const DESCRIPTORS_MAX: usize = 253;
@@ -26,10 +27,10 @@ pub(super) fn receive(
     source: BorrowedFd<'_>,
     scratch: &mut [u8],
     bound: usize,
-) -> Result<Option<(usize, Vec<OwnedFd>)>, Fault> {
+    packets: bool,
+) -> Result<Option<Received>, Fault> {
     let mut room = [MaybeUninit::<u8>::uninit(); ROOM];
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    // As in `wire::retry_past_reset`.
     let mut reset = false;
     loop {
         let mut control = RecvAncillaryBuffer::new(&mut room);
@@ -38,15 +39,13 @@ pub(super) fn receive(
             Ok(message) => message,
             Err(Errno::AGAIN) => return Ok(None),
             Err(Errno::INTR) => continue,
-            Err(Errno::CONNRESET) if !reset => {
+            // As in `wire::receive`.
+            Err(Errno::CONNRESET) if packets && !reset => {
                 reset = true;
                 continue;
             }
             Err(error) => return Err(Fault::Source(error)),
         };
-        if reset && message.bytes == 0 {
-            return Err(Fault::Source(Errno::CONNRESET));
-        }
         let descriptors: Vec<OwnedFd> = control
             .drain()
             .filter_map(|part| match part {
@@ -62,7 +61,11 @@ pub(super) fn receive(
         if message.flags.contains(ReturnFlags::TRUNC) {
             return Err(Fault::TooLarge);
         }
-        return Ok(Some((message.bytes, descriptors)));
+        return Ok(Some(Received {
+            length: message.bytes,
+            with: descriptors,
+            reset,
+        }));
     }
 }
 

@@ -20,7 +20,7 @@ use rustix::net::Shutdown;
 
 use super::descriptors;
 use super::pipes::{Pipe, Pipes};
-use super::wire::{enlarge, is_at_end, receive, restore, send, splice};
+use super::wire::{Received, enlarge, is_at_end, receive, restore, send, splice};
 
 /// Reads in one step, before others have their turn.
 const READS_PER_STEP: usize = 16;
@@ -372,15 +372,22 @@ impl Flow {
         source: BorrowedFd<'_>,
         scratch: &mut [u8],
     ) -> Result<Option<(usize, Vec<OwnedFd>)>, Fault> {
+        let packets = self.shape.packets;
         let received = match self.shape.descriptors {
-            Passing::Ignored => receive(source, scratch, self.shape.packets)?,
-            Passing::Refused => descriptors::receive(source, scratch, 0)?,
-            Passing::Forwarded(bound) => descriptors::receive(source, scratch, bound)?,
+            Passing::Ignored => receive(source, scratch, packets)?,
+            Passing::Refused => descriptors::receive(source, scratch, 0, packets)?,
+            Passing::Forwarded(bound) => descriptors::receive(source, scratch, bound, packets)?,
         };
-        let Some((length, with)) = received else {
+        let Some(Received {
+            length,
+            with,
+            reset,
+        }) = received
+        else {
             self.more = false;
             return Ok(None);
         };
+        self.end_is_reset |= reset;
         if length == 0 && with.is_empty() && is_at_end(source, self.shape.packets) {
             self.source_ended = true;
             return Ok(None);

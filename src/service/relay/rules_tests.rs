@@ -255,10 +255,11 @@ fn descriptors_go_with_their_bytes_up_to_the_bound() {
             continue;
         }
         let mut bytes = [0; 64];
-        let (length, got) = descriptors::receive(server.as_fd(), &mut bytes, 253)
+        let got = descriptors::receive(server.as_fd(), &mut bytes, 253, false)
             .unwrap()
             .unwrap();
-        assert_eq!((&bytes[..length], got.len()), (&b"message"[..], count));
+        let seen = (&bytes[..got.length], got.with.len());
+        assert_eq!(seen, (&b"message"[..], count));
         assert_eq!(bench.end, None);
     }
 }
@@ -271,7 +272,7 @@ fn too_many_descriptors_are_all_closed() {
     drop(passed);
     // Other tests open and close some at the same time, but never that many.
     let before = open_descriptors();
-    let result = descriptors::receive(other.as_fd(), &mut [0; 8], 50);
+    let result = descriptors::receive(other.as_fd(), &mut [0; 8], 50, false);
     assert!(matches!(result, Err(Fault::Descriptors)));
     assert!(open_descriptors() < before + 50);
 }

@@ -13,24 +13,46 @@ use super::flow::Fault;
 /// sizes its own.
 const SEND_BUFFER: usize = 1 << 20;
 
-/// Without room for control data the kernel closes descriptors that come along (unix(7)).
+/// What one receive brought.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) length: usize,
+    /// Descriptors that came along.
+    pub(super) with: Vec<OwnedFd>,
+    /// The source was reset, which a socket of messages tells once, before what was sent
+    /// until then: who closes a Unix socket without reading all that came resets it.
+    pub(super) reset: bool,
+}
+
+/// `None` if nothing is there. Without room for control data the kernel closes descriptors
+/// that come along (unix(7)).
 pub(super) fn receive(
     source: BorrowedFd<'_>,
     scratch: &mut [u8],
     packets: bool,
-) -> Result<Option<(usize, Vec<OwnedFd>)>, Fault> {
+) -> Result<Option<Received>, Fault> {
     let flags = if packets {
         RecvFlags::TRUNC
     } else {
         RecvFlags::empty()
     };
     let room = scratch.len();
-    let mut receive = || rustix::net::recv(source, &mut *scratch, flags | RecvFlags::DONTWAIT);
-    match retry_past_reset(&mut receive, |(_, length)| *length == 0) {
-        Ok((_, length)) if length > room => Err(Fault::TooLarge),
-        Ok((_, length)) => Ok(Some((length, Vec::new()))),
-        Err(Errno::AGAIN) => Ok(None),
-        Err(error) => Err(Fault::Source(error)),
+    let mut reset = false;
+    loop {
+        match retry(|| rustix::net::recv(source, &mut *scratch, flags | RecvFlags::DONTWAIT)) {
+            Ok((_, length)) if length > room => return Err(Fault::TooLarge),
+            Ok((_, length)) => {
+                let with = Vec::new();
+                return Ok(Some(Received {
+                    length,
+                    with,
+                    reset,
+                }));
+            }
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(Errno::CONNRESET) if packets && !reset => reset = true,
+            Err(error) => return Err(Fault::Source(error)),
+        }
     }
 }
 
@@ -50,22 +72,6 @@ where
 {
     let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
     retry(|| rustix::pipe::splice(&from, None, &to, None, length, flags))
-}
-
-/// Who closes a Unix socket without reading all that came resets it. Of a socket of
-/// messages the kernel then tells the reset before what was sent, and once only: what was
-/// sent is taken first.
-fn retry_past_reset<T>(
-    receive: &mut impl FnMut() -> Result<T, Errno>,
-    is_end: impl Fn(&T) -> bool,
-) -> Result<T, Errno> {
-    match retry(&mut *receive) {
-        Err(Errno::CONNRESET) => match retry(receive) {
-            Ok(received) if !is_end(&received) => Ok(received),
-            _ => Err(Errno::CONNRESET),
-        },
-        other => other,
-    }
 }
 
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
@@ -122,51 +128,68 @@ mod tests {
 
     use super::*;
 
+    fn pair(kind: SocketType) -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap()
+    }
+
     /// What a peer sent, and closed without reading what came.
     fn sent_and_reset(kind: SocketType) -> OwnedFd {
-        let (near, far) =
-            socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+        let (near, far) = pair(kind);
         send(far.as_fd(), b"unread", &[]).unwrap();
-        send(near.as_fd(), b"one", &[]).unwrap();
-        send(near.as_fd(), b"two", &[]).unwrap();
+        for message in [&b"one"[..], b"", b"two"] {
+            send(near.as_fd(), message, &[]).unwrap();
+        }
         far
     }
 
     #[test]
     fn what_was_sent_comes_before_the_reset() {
         let mut scratch = [0; 3];
-        for kind in [SocketType::STREAM, SocketType::SEQPACKET] {
-            let far = sent_and_reset(kind);
-            let packets = kind == SocketType::SEQPACKET;
-            for expected in [b"one", b"two"] {
-                let got = receive(far.as_fd(), &mut scratch, packets).unwrap();
-                assert_eq!(
-                    (got.map(|(length, _)| length), &scratch),
-                    (Some(3), expected)
-                );
+        let mut taken = |by: &mut dyn FnMut(&mut [u8]) -> Received| {
+            let mut all = Vec::new();
+            for _ in 0..3 {
+                let got = by(&mut scratch);
+                all.push((scratch.get(..got.length).unwrap().to_vec(), got.reset));
             }
-            let far = sent_and_reset(kind);
-            for expected in [b"one", b"two"] {
-                let got = descriptors::receive(far.as_fd(), &mut scratch, 1).unwrap();
-                assert_eq!(
-                    (got.map(|(length, _)| length), &scratch),
-                    (Some(3), expected)
-                );
-            }
-        }
+            all
+        };
+        // An empty message, which only a socket of messages has, is none of its end.
+        let sent = |first| {
+            [
+                (b"one".to_vec(), first),
+                (Vec::new(), false),
+                (b"two".to_vec(), false),
+            ]
+        };
+        let far = sent_and_reset(SocketType::SEQPACKET);
+        let mut by = |room: &mut [u8]| receive(far.as_fd(), room, true).unwrap().unwrap();
+        assert_eq!(taken(&mut by), sent(true));
+        let far = sent_and_reset(SocketType::SEQPACKET);
+        let mut by = |room: &mut [u8]| {
+            let got = descriptors::receive(far.as_fd(), room, 1, true);
+            got.unwrap().unwrap()
+        };
+        assert_eq!(taken(&mut by), sent(true));
     }
 
     #[test]
-    fn a_reset_after_nothing_is_one() {
+    fn a_stream_tells_its_reset_after_what_was_sent() {
+        let mut scratch = [0; 9];
+        let far = sent_and_reset(SocketType::STREAM);
+        let got = receive(far.as_fd(), &mut scratch, false).unwrap().unwrap();
+        assert_eq!((got.length, got.reset), (6, false));
+        let end = receive(far.as_fd(), &mut scratch, false);
+        assert!(matches!(end, Err(Fault::Source(Errno::CONNRESET))));
+    }
+
+    #[test]
+    fn a_reset_after_nothing_is_seen() {
         let mut scratch = [0; 3];
-        for kind in [SocketType::STREAM, SocketType::SEQPACKET] {
-            let (near, far) =
-                socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
-            send(far.as_fd(), b"unread", &[]).unwrap();
-            drop(near);
-            let packets = kind == SocketType::SEQPACKET;
-            let got = receive(far.as_fd(), &mut scratch, packets);
-            assert!(matches!(got, Err(Fault::Source(Errno::CONNRESET))));
-        }
+        let (near, far) = pair(SocketType::SEQPACKET);
+        send(far.as_fd(), b"unread", &[]).unwrap();
+        drop(near);
+        let got = receive(far.as_fd(), &mut scratch, true).unwrap().unwrap();
+        assert_eq!((got.length, got.reset), (0, true));
+        assert!(is_at_end(far.as_fd(), true));
     }
 }

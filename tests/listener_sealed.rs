@@ -44,6 +44,7 @@ fn child(path: &Path, granted: bool) {
     };
     let proof = sandbox::enter(plan).unwrap();
     let listener = listener.seal(&proof);
+    assert!(listener.walls().is_some());
     notify.ready("").unwrap();
     notify.reloading().unwrap();
     notify.stopping("").unwrap();

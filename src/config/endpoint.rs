@@ -56,6 +56,10 @@ impl fmt::Display for Endpoint {
 /// `unix:/path`, `unix:@name` or `tcp:host:port`, with the caret where the relay
 /// says that the fault is.
 pub(crate) fn upstream(text: &str) -> Result<Upstream, Wrong> {
+    if let Some(caret) = text.find(char::is_control) {
+        let what = "an upstream without control characters";
+        return Err(Wrong::expected(what, text, caret));
+    }
     text.parse().map_err(|error: UpstreamError| {
         let behind_scheme = text.find(':').map_or(0, |at| at + 1);
         let caret = match error {
@@ -175,6 +179,13 @@ mod tests {
             .as_deref()
             .map_err(|wrong| (wrong.text.as_str(), wrong.caret));
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn an_upstream_steers_no_terminal() {
+        let wrong = upstream("unix:/a\rb").unwrap_err();
+        assert_eq!(wrong.caret, 7);
+        assert!(!wrong.text.contains(char::is_control), "{}", wrong.text);
     }
 
     #[test]

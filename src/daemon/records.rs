@@ -3,7 +3,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use sha2::{Digest, Sha256};
 
@@ -18,6 +17,7 @@ use crate::sandbox::{Access, Plan, Role, Sealed};
 use crate::server::{
     Handle, Metrics, MetricsSocket, Observer, ProcessMetrics, Recorder, Rules, Source, State,
 };
+use crate::sys::interrupt::Thread;
 use crate::trail::{self, Event, Trail};
 
 /// How much stack the threads here need.
@@ -161,7 +161,7 @@ pub(super) struct Records {
     trail: Option<Arc<Trail>>,
     counters: Arc<Metrics>,
     socket: Option<Arc<MetricsSocket>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread<()>>,
     digest: [u8; 32],
 }
 
@@ -239,7 +239,7 @@ impl Records {
             // The metrics thread may sit in accept on a socket that is not ours to
             // shut down.
             while !thread.is_finished() {
-                crate::sys::interrupt::thread(&thread);
+                thread.interrupt();
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
             if thread.join().is_err() {
@@ -317,19 +317,19 @@ fn spawn(
     role: Role,
     sealed: &Sealed,
     body: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, Fault> {
+) -> Result<Thread<()>, Fault> {
     let sealed = sealed.clone();
     let (entered, wait) = std::sync::mpsc::channel();
-    let thread = std::thread::Builder::new()
+    let builder = std::thread::Builder::new()
         .name(name.to_owned())
-        .stack_size(STACK)
-        .spawn(move || {
-            let result = sealed.enter_role(role);
-            let stands = result.is_ok();
-            if entered.send(result).is_ok() && stands {
-                body();
-            }
-        });
+        .stack_size(STACK);
+    let thread = Thread::spawn(builder, move || {
+        let result = sealed.enter_role(role);
+        let stands = result.is_ok();
+        if entered.send(result).is_ok() && stands {
+            body();
+        }
+    });
     let thread =
         thread.map_err(|error| Fault::new(exit::SYSTEM, "can't start a thread", &error))?;
     match wait.recv() {

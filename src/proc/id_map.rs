@@ -19,7 +19,7 @@ pub fn covers_all_ids(map: &[u8]) -> Option<bool> {
     let mut covered = 0;
     for (first, length) in ranges {
         if first > covered {
-            return Some(false);
+            return Some(covered >= ALL_IDS);
         }
         covered = covered.max(first.checked_add(length)?);
     }
@@ -61,6 +61,18 @@ mod tests {
     #[track_caller]
     fn check(map: &str, expected: Option<bool>) {
         assert_eq!(covers_all_ids(map.as_bytes()), expected, "{map:?}");
+    }
+
+    #[test]
+    fn what_lies_beyond_all_ids_takes_nothing_away() {
+        assert_eq!(
+            covers_all_ids(b"0 0 4294967295\n9 5008589900 90\n"),
+            Some(true)
+        );
+        assert_eq!(
+            covers_all_ids(b"0 0 4294967294\n9 5008589900 90\n"),
+            Some(false)
+        );
     }
 
     #[test]

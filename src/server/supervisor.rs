@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
@@ -22,6 +21,7 @@ use super::worker::Worker;
 use super::{Handle, Outcome, ServerError, Threads};
 use crate::service::CloseReason;
 use crate::sys;
+use crate::sys::interrupt::Thread;
 
 /// How long surplus workers stay idle before they are let go.
 const IDLE_BEFORE_LEAVING: Duration = Duration::from_secs(10);
@@ -108,7 +108,7 @@ pub(super) struct Supervisor<'a> {
     handle: Handle,
     overseer: &'a mut dyn Overseer,
     /// They say at their end whether they had entered their role.
-    threads: Vec<JoinHandle<bool>>,
+    threads: Vec<Thread<bool>>,
     next_number: usize,
     /// When surplus workers leave.
     trim_at: Option<Instant>,
@@ -221,7 +221,7 @@ impl<'a> Supervisor<'a> {
                 })
             }
         };
-        let thread = builder.spawn(move || {
+        let thread = Thread::spawn(builder, move || {
             let _leaving = Leaving(Arc::clone(&shared));
             let entered = shared.gate.enter(&|| shared.enter_role());
             if entered {
@@ -276,9 +276,9 @@ impl<'a> Supervisor<'a> {
 
     /// Joins the threads that have ended.
     fn reap(&mut self) {
-        let (ended, alive) = self.threads.drain(..).partition(JoinHandle::is_finished);
+        let (ended, alive) = self.threads.drain(..).partition(Thread::is_finished);
         self.threads = alive;
-        let ended: Vec<JoinHandle<bool>> = ended;
+        let ended: Vec<Thread<bool>> = ended;
         for thread in ended {
             self.shared.pool.total.fetch_sub(1, Ordering::SeqCst);
             // A panic outside of a session, which has its own net, is a defect of the driver.
@@ -368,7 +368,7 @@ impl<'a> Supervisor<'a> {
 
     fn interrupt_all(&self) {
         for thread in &self.threads {
-            sys::interrupt::thread(thread);
+            thread.interrupt();
         }
     }
 

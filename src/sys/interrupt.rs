@@ -6,8 +6,8 @@
 //! lost, so the sender repeats until the thread has answered.
 
 use std::io;
-use std::os::unix::thread::JoinHandleExt;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread::JoinHandle;
 
@@ -121,9 +121,58 @@ pub fn survive_file_size_limit() -> io::Result<()> {
     }
 }
 
-/// Interrupts one thread. Does nothing to one that has ended.
-pub fn thread<T>(handle: &JoinHandle<T>) {
-    // SAFETY: the handle was not joined, so the id is still that of its thread
-    // (pthread_kill(3)); for a thread that has ended glibc does nothing.
-    unsafe { libc::pthread_kill(handle.as_pthread_t() as libc::pthread_t, SIGNAL) };
+/// A thread that can be interrupted as long as it runs. Not by pthread_kill(3): in musl
+/// that is tkill(2), which no filter can hold to this process.
+#[derive(Debug)]
+pub struct Thread<T> {
+    handle: JoinHandle<T>,
+    runs: Arc<Blocked>,
+}
+
+impl<T: Send + 'static> Thread<T> {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// As [`std::thread::Builder::spawn`].
+    pub fn spawn(
+        builder: std::thread::Builder,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<Self> {
+        let runs = Arc::<Blocked>::default();
+        let own = Arc::clone(&runs);
+        let handle = builder.spawn(move || {
+            own.set(ThreadId::current());
+            let _ended = Ended(own);
+            body()
+        })?;
+        Ok(Self { handle, runs })
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+
+    /// Makes a system call in which it blocks return `EINTR`.
+    pub fn interrupt(&self) {
+        if let Some(id) = self.runs.get() {
+            id.interrupt();
+        }
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// What it panicked with.
+    pub fn join(self) -> std::thread::Result<T> {
+        self.handle.join()
+    }
+}
+
+struct Ended(Arc<Blocked>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
 }

@@ -234,7 +234,8 @@ impl Trail {
     /// repairs, logs the head when a file is rolled and hourly, and sleeps while
     /// nothing is due. It returns after [`close`](Self::close). It creates,
     /// renames and removes files in the trail's directory. A trail without it
-    /// does all that in [`append`](Self::append).
+    /// does all that in [`append`](Self::append), which the walls of a thread that serves
+    /// (`Role`) don't allow: a confined program starts a keeper, as `Role::LogWriter`.
     pub fn keep(&self) {
         let mut state = self.state();
         state.keepers += 1;

@@ -412,6 +412,14 @@ fn a_path_that_is_none_says_why() {
 }
 
 #[test]
+fn a_mode_that_is_none_says_why() {
+    for text in ["", "8", "1777", "rw", "0o"] {
+        let error = text.parse::<SocketMode>().unwrap_err().to_string();
+        assert!(error.contains("0777"), "{text:?}: {error}");
+    }
+}
+
+#[test]
 fn a_directory_is_opened_or_said_to_be_missing() {
     let place = Place::new();
     let trusted = Trusted::new(effective_uid());

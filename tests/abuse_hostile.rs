@@ -161,8 +161,7 @@ fn hostile_users(threads: &str) {
     let socket = dir.join("sock");
     // Where every user may run it from.
     let program = dir.join("hostile");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    support::set_mode(&program, 0o755);
+    support::copy_program(std::env::current_exe().unwrap(), &program);
     let more = std::env::var("SECURE_SOCKET_ATTACK_OPTIONS").unwrap_or_default();
     let (path, metrics) = (
         format!("socket_path={}", socket.display()),
@@ -342,8 +341,7 @@ fn others_are_served_while_a_pool_keeps_a_pace() {
         .collect();
     drop(crowd);
     let program = dir.join("hostile");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    support::set_mode(&program, 0o755);
+    support::copy_program(std::env::current_exe().unwrap(), &program);
     let flood = Hostile::start("flood", 20_001, &program, &path);
     // A lower bound lets all but a few of the workers go.
     for number in 0..60 {

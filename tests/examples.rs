@@ -151,7 +151,7 @@ fn guess(guesses: &[u8]) -> Output {
     support::set_mode(&secret, 0o600);
     // The front runs the same program as nobody, who must be able to reach it.
     let program = dir.join("program");
-    std::fs::copy(example("privilege_separation").get_program(), &program).unwrap();
+    support::copy_program(example("privilege_separation").get_program(), &program);
     let mut helper = Command::new(&program)
         .arg(&secret)
         .stdin(Stdio::piped())

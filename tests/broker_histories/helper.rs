@@ -29,7 +29,13 @@ impl Helper {
         // Others can't reach the build's directory: a copy that they can run.
         let program = socket.parent().unwrap().parent().unwrap().join("helper");
         if !program.exists() {
-            std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+            // By another process: were this one to hold it open for writing while a thread
+            // forks, its execution could fail as busy (execve(2), ETXTBSY).
+            let copied = Command::new("cp")
+                .arg(std::env::current_exe().unwrap())
+                .arg(&program)
+                .status();
+            assert!(copied.unwrap().success());
         }
         let child = Command::new(&program)
             .args(["--exact", "helper", "--nocapture", "-q"])

@@ -94,6 +94,14 @@ pub fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+/// Copies a program by another process: were this one to hold it open for writing
+/// while a thread forks, its execution could fail as busy (execve(2), ETXTBSY).
+pub fn copy_program(from: impl AsRef<Path>, to: &Path) {
+    let status = Command::new("cp").arg(from.as_ref()).arg(to).status();
+    assert!(status.unwrap().success());
+    set_mode(to, 0o755);
+}
+
 /// Sends a signal by name, e.g. `TERM`, to a child that was not waited for.
 #[track_caller]
 pub fn signal(child: &Child, name: &str) {

@@ -354,7 +354,13 @@ mod tests {
             let options = options.mode(SocketMode::from_bits(wanted).unwrap());
             let mut notices = Vec::new();
             let told = match check_path(&path, "name", &options, &mut notices) {
-                Ok(()) => Some(!notices.is_empty()),
+                Ok(()) => {
+                    let mode = SocketMode::from_bits(found).unwrap();
+                    let path = path.clone();
+                    let said = Notice::WorldAccessible { path, mode };
+                    assert!(notices.iter().all(|notice| *notice == said), "{notices:?}");
+                    Some(!notices.is_empty())
+                }
                 Err(BindError::HandedOver { problem, .. }) => {
                     assert!(matches!(problem, Mismatch::TooOpen { .. }), "{problem}");
                     None

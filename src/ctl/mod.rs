@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use crate::config::ctl::CtlCommand;
 use crate::config::{self, OwnProcess};
 use crate::exit;
+use crate::text::chain;
 use crate::trail::{VerifyError, verify_files};
 
 /// Why the program failed, and the code to exit with.
@@ -35,16 +36,7 @@ impl Failure {
 
     /// With a cause and its causes.
     pub(crate) fn because(code: u8, what: &str, cause: &dyn Error) -> Self {
-        let mut text = format!("{what}: {cause}");
-        let mut source = cause.source();
-        while let Some(error) = source {
-            let more = error.to_string();
-            if !text.ends_with(&more) {
-                text.push_str(": ");
-                text.push_str(&more);
-            }
-            source = error.source();
-        }
+        let text = format!("{what}: {}", chain(cause));
         Self { code, text }
     }
 }

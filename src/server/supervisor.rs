@@ -310,7 +310,12 @@ impl<'a> Supervisor<'a> {
         }
         self.retry_at = Some(now + self.pause);
         // To the watchdog it is what can't be had for a while, as when no thread starts.
-        let _ = self.shared.exhaustion.failed(now);
+        if let (_, Some(count)) = self.shared.exhaustion.failed(now) {
+            crate::error!(
+                "a worker left without having served ({count} times); the next is started in {:?}",
+                self.pause
+            );
+        }
         self.pause = (self.pause * 2).min(LONGEST_BETWEEN_STARTS);
     }
 

@@ -605,6 +605,29 @@ fn unwritable(directory: &Path) {
 }
 
 #[test]
+fn a_directory_that_cannot_be_entered_is_refused() {
+    let temp = TempDir::new();
+    let directory = temp.directory("d", 0o600, is_root().then_some(NOBODY));
+    let user = is_root().then_some(NOBODY);
+    let status = helper("helper_bind_closed", user, &directory).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn helper_bind_closed() {
+    let Some(directory) = task() else { return };
+    for tail in ["a.sock", "there/a.sock"] {
+        let error = bind(&directory.join(tail)).unwrap_err();
+        let BindError::DirectoryAccess { action, path, .. } = &error else {
+            panic!("{tail}: {error}");
+        };
+        assert_eq!(path, &directory);
+        assert_eq!(*action, "look into", "{tail}");
+        assert_eq!(error.exit_code(), 77);
+    }
+}
+
+#[test]
 fn a_group_that_cannot_be_given_is_refused() {
     if !needs_root() {
         return;

@@ -321,3 +321,86 @@ fn warn_if_closed(here: &Directory, creation: Option<Creation>, notices: &mut Ve
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::effective_uid;
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A directory for us alone, emptied at the end.
+    struct Temp(PathBuf);
+
+    impl Temp {
+        fn new(test: &str) -> Self {
+            let name = format!("directory-{test}-{}", std::process::id());
+            let path = std::env::temp_dir().canonicalize().unwrap().join(name);
+            let temp = Self(path);
+            temp.directory("", 0o700);
+            temp
+        }
+
+        fn directory(&self, name: &str, mode: u32) -> PathBuf {
+            let path = self.0.join(name);
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Temp {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn creation() -> Creation {
+        let group = rustix::process::getegid().as_raw();
+        Creation {
+            owner: effective_uid(),
+            group: Gid::from_raw(group).unwrap(),
+            crossed_by: None,
+            others_authorised: false,
+        }
+    }
+
+    fn opened(path: &Path, creation: Option<Creation>) -> Result<Directory, BindError> {
+        let trusted = Trusted::new(effective_uid());
+        open(path, &path.join("s"), trusted, creation, &mut Vec::new())
+    }
+
+    #[test]
+    fn a_directory_that_went_is_no_refusal_of_the_system() {
+        let temp = Temp::new("gone");
+        let path = temp.directory("d", 0o700);
+        let directory = opened(&path, None).unwrap();
+        let interfered = |error: Errno| {
+            let refused = directory.refuse_creation("create a file in", error.into());
+            matches!(refused, BindError::Interfered { .. })
+        };
+        assert!(!interfered(Errno::NOENT) && !interfered(Errno::ACCESS));
+        fs::remove_dir(&path).unwrap();
+        assert!(interfered(Errno::NOENT) && !interfered(Errno::ACCESS));
+    }
+
+    #[test]
+    fn what_a_killed_server_left_is_swept_beside_a_directory_as_it_makes_them() {
+        let temp = Temp::new("sweep");
+        for (mode, swept) in [(0o700, true), (0o750, false)] {
+            let path = temp.directory(&format!("d{mode:o}"), mode);
+            let left = temp.directory(&format!(".d{mode:o}.new"), 0o700);
+            fs::create_dir(left.join(ENTRY)).unwrap();
+            drop(opened(&path, Some(creation())).unwrap());
+            assert_eq!(!left.exists(), swept, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_swept_where_nothing_would_be_made() {
+        let temp = Temp::new("kept");
+        let path = temp.directory("d", 0o700);
+        let left = temp.directory(".d.new", 0o700);
+        drop(opened(&path, None).unwrap());
+        assert!(left.exists());
+    }
+}

@@ -187,7 +187,7 @@ fn open(
         Ok(file) => return Ok(Some((file, false))),
         Err(Errno::NOENT) => {}
         // A link, a socket, a directory: let the look at it say so.
-        Err(error) => return foreign(at, name, path, trusted, error),
+        Err(error) => return foreign(directory, name, path, trusted, error),
     }
     let flags = flags | OFlags::CREATE | OFlags::EXCL;
     match rustix::fs::openat(at, name, flags, Mode::RUSR | Mode::WUSR) {
@@ -199,16 +199,17 @@ fn open(
 
 /// Why the file can't be opened.
 fn foreign(
-    directory: BorrowedFd<'_>,
+    directory: &Directory,
     name: &OsStr,
     path: &Path,
     trusted: Trusted,
     error: Errno,
 ) -> Result<Option<(OwnedFd, bool)>, BindError> {
-    match file::look(directory, name) {
+    match file::look(directory.descriptor.as_fd(), name) {
         Ok(Some(stat)) if !is_lock(&stat, trusted) => Err(refuse(path, &stat, trusted)),
+        Ok(Some(_)) => Err(BindError::system("open", path, error)),
         Ok(None) => Ok(None),
-        _ => Err(BindError::system("open", path, error)),
+        Err(error) => Err(directory.refuse_creation("look into", error)),
     }
 }
 

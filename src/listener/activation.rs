@@ -432,4 +432,113 @@ mod tests {
             Err(&format!("{names}\"\"")),
         );
     }
+
+    fn handed(name: &str, socket: impl Into<OwnedFd>) -> HandedOver {
+        let (name, socket) = (name.to_owned(), socket.into());
+        HandedOver { name, socket }
+    }
+
+    fn null() -> std::fs::File {
+        std::fs::File::open("/dev/null").unwrap()
+    }
+
+    #[test]
+    fn the_only_socket_is_taken_and_one_of_several_by_its_name() {
+        assert!(only(Vec::new()).unwrap().is_none());
+        let one = only(vec![handed("a", null())]).unwrap().unwrap();
+        assert_eq!(one.name(), "a");
+        let several = || ["a", "b", "c"].map(|name| handed(name, null())).into();
+        match only(several()) {
+            Err(BindError::SeveralHandedOver { names }) => assert_eq!(names, ["a", "b", "c"]),
+            other => panic!("{other:?}"),
+        }
+        let mut left: Vec<HandedOver> = several();
+        assert!(take_named(&mut left, "d").is_none());
+        assert_eq!(take_named(&mut left, "b").unwrap().name(), "b");
+        let names: Vec<&str> = left.iter().map(HandedOver::name).collect();
+        assert_eq!(names, ["a", "c"]);
+    }
+
+    #[test]
+    fn what_differs_is_named_and_nothing_is_where_nothing_does() {
+        use std::net::{TcpListener, UdpSocket};
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
+
+        let told = |socket: OwnedFd, options: &Options| {
+            let problem = compare(&socket, options)?;
+            Some(problem.to_string())
+        };
+        let name = format!("compare-{}", std::process::id());
+        let wanted = Options::at(format!("@{name}")).unwrap();
+        let bound = |name: &str| {
+            let address = SocketAddr::from_abstract_name(name).unwrap();
+            OwnedFd::from(UnixListener::bind_addr(&address).unwrap())
+        };
+        assert_eq!(told(bound(&name), &wanted), None);
+        let elsewhere = told(bound(&format!("{name}-2")), &wanted);
+        let expected = format!("expected it to be bound to @{name}, found @{name}-2");
+        assert_eq!(elsewhere, Some(expected));
+
+        let path = env::temp_dir().canonicalize().unwrap().join(&name);
+        let at_path = OwnedFd::from(UnixListener::bind(&path).unwrap());
+        let same = Options::at(&path).unwrap();
+        assert_eq!(told(at_path.try_clone().unwrap(), &same), None);
+        assert!(
+            told(at_path, &wanted)
+                .unwrap()
+                .ends_with(path.to_str().unwrap())
+        );
+        std::fs::remove_file(path).unwrap();
+
+        let nameless = UnixStream::pair().unwrap().0;
+        assert!(
+            told(nameless.into(), &wanted)
+                .unwrap()
+                .contains("does not listen")
+        );
+        let datagrams = UnixDatagram::unbound().unwrap();
+        assert_eq!(
+            told(datagrams.into(), &wanted).unwrap(),
+            "expected SOCK_STREAM, found SOCK_DGRAM"
+        );
+        let records = wanted.clone().kind(super::super::Kind::SeqPacket);
+        assert_eq!(
+            told(bound(&format!("{name}-3")), &records).unwrap(),
+            "expected SOCK_SEQPACKET, found SOCK_STREAM"
+        );
+        assert_eq!(
+            told(null().into(), &wanted).unwrap(),
+            "expected AF_UNIX, found no socket"
+        );
+
+        for (local, other, family) in [
+            ("127.0.0.1:0", "[::1]:7", "expected AF_INET6, found AF_INET"),
+            (
+                "127.0.0.1:0",
+                "127.0.0.1:7",
+                "expected it to be bound to 127.0.0.1:7, found 127.0.0.1:",
+            ),
+        ] {
+            let listener = TcpListener::bind(local).unwrap();
+            let here = Options::new(Address::Inet(listener.local_addr().unwrap()));
+            let socket = OwnedFd::from(listener);
+            assert_eq!(told(socket.try_clone().unwrap(), &here), None);
+            assert_eq!(
+                told(socket.try_clone().unwrap(), &wanted).unwrap(),
+                "expected AF_UNIX, found AF_INET"
+            );
+            let there = Options::new(Address::Inet(other.parse().unwrap()));
+            assert!(told(socket, &there).unwrap().starts_with(family), "{other}");
+        }
+        let packets = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let here = Options::new(Address::Inet(packets.local_addr().unwrap()));
+        assert_eq!(
+            told(packets.into(), &here).unwrap(),
+            "expected SOCK_STREAM, found SOCK_DGRAM"
+        );
+        assert_eq!(family_name(AddressFamily::NETLINK), "address family 16");
+        assert_eq!(family_name(AddressFamily::INET6), "AF_INET6");
+        assert_eq!(kind_name(rustix::net::SocketType::RAW), "socket type 3");
+    }
 }

@@ -396,6 +396,36 @@ mod tests {
     }
 
     #[test]
+    fn it_is_said_where_the_authorised_cannot_get_through() {
+        let temp = Temp::new("closed");
+        let mut here = opened(&temp.0, None).unwrap();
+        let group = |number| Gid::from_raw(number);
+        here.rights.group = group(7).unwrap();
+        for (mode, crossed_by, others_authorised, said) in [
+            (0o711, None, true, false),
+            (0o701, group(8), true, false),
+            (0o710, group(7), true, false),
+            (0o700, group(7), true, true),
+            (0o766, group(7), true, true),
+            (0o710, group(8), true, true),
+            (0o710, None, true, true),
+            (0o700, None, false, false),
+        ] {
+            here.rights.mode = mode;
+            let creation = Creation {
+                crossed_by,
+                others_authorised,
+                ..creation()
+            };
+            let mut notices = Vec::new();
+            warn_if_closed(&here, Some(creation), &mut notices);
+            assert_eq!(!notices.is_empty(), said, "{mode:o} {crossed_by:?}");
+            warn_if_closed(&here, None, &mut notices);
+            assert_eq!(!notices.is_empty(), said, "nobody to let through");
+        }
+    }
+
+    #[test]
     fn nothing_is_swept_where_nothing_would_be_made() {
         let temp = Temp::new("kept");
         let path = temp.directory("d", 0o700);

@@ -252,10 +252,19 @@ mod tests {
         let notify = Notify::connect(address).unwrap();
         notify.ready("echo").unwrap();
         assert_eq!(heard(socket), "READY=1\nSTATUS=echo\n");
+        let now = || {
+            let now = clock_gettime(ClockId::Monotonic);
+            Duration::new(
+                now.tv_sec.cast_unsigned(),
+                u32::try_from(now.tv_nsec).unwrap(),
+            )
+        };
+        let before = now().as_micros();
         notify.reloading().unwrap();
         let text = heard(socket);
         let micros = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
-        assert!(micros.trim_end().parse::<u64>().unwrap() > 0);
+        let micros = micros.trim_end().parse::<u128>().unwrap();
+        assert!((before..=now().as_micros()).contains(&micros), "{micros}");
         notify.status("17 open\nREADY=1\u{1b}").unwrap();
         assert_eq!(heard(socket), "STATUS=17 open READY=1 \n");
         notify.watchdog().unwrap();
@@ -292,11 +301,29 @@ mod tests {
     fn other_addresses_are_refused() {
         for text in ["", "@", "run/x", "vsock:2:1234"] {
             let refused = Notify::connect(OsStr::new(text));
-            assert!(
-                matches!(refused, Err(NotifyError::Address { .. })),
-                "{text:?}"
-            );
+            let error = refused.err().unwrap();
+            assert!(matches!(error, NotifyError::Address { .. }), "{text:?}");
+            let expected = "NOTIFY_SOCKET: expected an absolute path or @name, found ";
+            assert_eq!(error.to_string(), format!("{expected}{text:?}"));
+            assert!(std::error::Error::source(&error).is_none());
         }
+        let error = Notify::connect(OsStr::new("/none/at/all")).err().unwrap();
+        let expected = "NOTIFY_SOCKET: can't connect to \"/none/at/all\"";
+        assert_eq!(error.to_string(), expected);
+        let source = std::error::Error::source(&error).unwrap();
+        assert!(source.is::<io::Error>());
+    }
+
+    #[test]
+    fn a_status_is_one_line_of_512_bytes_at_most() {
+        let whole = "x".repeat(STATUS_MAX_LEN);
+        assert_eq!(status_text(&whole), whole);
+        assert_eq!(status_text(&format!("{whole}y")), whole);
+        // Cut between characters.
+        let wide = "\u{e4}".repeat(STATUS_MAX_LEN);
+        assert_eq!(status_text(&wide), "\u{e4}".repeat(STATUS_MAX_LEN / 2));
+        assert_eq!(status_text(&format!("x{wide}")).len(), STATUS_MAX_LEN - 1);
+        assert_eq!(status_text("a\nb\u{9b}c"), "a b c");
     }
 
     #[test]

@@ -199,9 +199,14 @@ fn a_policy_that_cant_be_judged_by_is_refused() {
         Ok(_) => assert!(labels),
         Err(other) => panic!("{other}"),
     }
-    let nobody = policy(&["uid:self,exe:/nowhere/at/all"]);
-    let refused = place.options().policy(nobody).bind();
-    assert!(matches!(refused, Err(BindError::PolicyUnreliable { .. })));
+    let nobody = policy(&["uid:self,exe:/nowhere/at/all", "uid:self,exe:/nowhere/else"]);
+    let refused = place.options().policy(nobody).bind().unwrap_err();
+    let BindError::PolicyUnreliable { errors } = &refused else {
+        panic!("{refused}");
+    };
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), 2);
+    assert_eq!(refused.to_string(), texts.join("; "));
 }
 
 #[test]
@@ -409,6 +414,18 @@ fn a_path_that_is_none_says_why() {
     assert!(!path.is_abstract());
     let name = SocketPath::parse("@a".as_ref()).unwrap();
     assert_eq!((name.as_path(), name.is_abstract()), (None, true));
+}
+
+#[test]
+fn addresses_and_kinds_are_written_as_they_are_configured() {
+    for text in ["/a/b", "@a"] {
+        let address = Address::Unix(SocketPath::parse(text.as_ref()).unwrap());
+        assert_eq!(address.to_string(), text);
+    }
+    let address = Address::Inet("127.0.0.1:7".parse().unwrap());
+    assert_eq!(address.to_string(), "127.0.0.1:7");
+    assert_eq!(Kind::Stream.to_string(), "SOCK_STREAM");
+    assert_eq!(Kind::SeqPacket.to_string(), "SOCK_SEQPACKET");
 }
 
 #[test]

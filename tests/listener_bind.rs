@@ -476,6 +476,43 @@ fn a_lock_file_that_is_not_ours_is_refused_and_kept() {
     refused("a FIFO with 1 name, mode 0600, US");
 }
 
+/// As a start under a umask of 0777 leaves it for a moment (root may open it all the same).
+#[test]
+fn a_lock_file_that_cannot_be_opened_yet_is_waited_for() {
+    let temp = TempDir::new();
+    let directory = temp.directory("d", 0o700, is_root().then_some(NOBODY));
+    let user = is_root().then_some(NOBODY);
+    let status = helper("helper_closed_lock", user, &directory).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn helper_closed_lock() {
+    let Some(directory) = task() else { return };
+    let path = directory.join("a.sock");
+    let lock = directory.join("a.sock.lock");
+    let set_mode = |mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(&lock, mode).unwrap();
+    };
+    fs::write(&lock, "").unwrap();
+    set_mode(0);
+    let error = bind(&path).unwrap_err();
+    assert!(
+        matches!(error, BindError::System { action: "open", .. }),
+        "{error}"
+    );
+    assert_eq!(error.exit_code(), 77);
+    assert!(lock.exists());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            set_mode(0o600);
+        });
+        drop(bind(&path).unwrap());
+    });
+}
+
 #[test]
 fn only_our_own_socket_is_unlinked() {
     let temp = TempDir::new();

@@ -11,10 +11,11 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use listener_support::*;
 use secure_socket::ids::{Gid, Uid};
-use secure_socket::listener::{Listener, Notify, Removal};
+use secure_socket::listener::{Listener, Notify, Removal, watchdog_timeout};
 use secure_socket::sandbox::{self, Access, PathGrant, Plan, Role, RunAs, SeccompAction};
 
 /// Binds at `path` for the service's user, seals the process with or without
@@ -86,14 +87,43 @@ fn check(tail: &str, granted: bool, left: usize) {
     println!("test {tail}, granted: {granted} ... ok");
 }
 
+/// What the service manager says in the environment, and what it doesn't.
+fn check_environment() {
+    for (notify, watchdog, expected) in [
+        (Some(""), Some("5000000"), Some(Duration::from_secs(5))),
+        (Some(""), Some("0"), None),
+        (None, None, None),
+    ] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg("environment").arg(format!("{expected:?}"));
+        for (name, value) in [("NOTIFY_SOCKET", notify), ("WATCHDOG_USEC", watchdog)] {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.env_remove("WATCHDOG_PID");
+        assert!(command.status().unwrap().success(), "{watchdog:?}");
+    }
+    println!("test environment ... ok");
+}
+
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
+    if let [_, word, expected] = &words[..]
+        && word == "environment"
+    {
+        assert!(Notify::from_env().unwrap().is_none());
+        assert_eq!(*expected, *format!("{:?}", watchdog_timeout()));
+        return ExitCode::SUCCESS;
+    }
     if let [_, word, granted, path] = &words[..]
         && word == "child"
     {
         child(Path::new(path), granted == "true");
         return ExitCode::SUCCESS;
     }
+    check_environment();
     if needs_root() {
         check("a.sock", true, 0);
         check("own/a.sock", true, 0);

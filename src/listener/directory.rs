@@ -396,6 +396,15 @@ mod tests {
     }
 
     #[test]
+    fn the_root_is_referred_to_and_not_handed_on() {
+        let root = opened(Path::new("/"), None).unwrap();
+        let flags = rustix::fs::fcntl_getfl(&root.descriptor).unwrap();
+        assert!(flags.contains(OFlags::PATH | OFlags::DIRECTORY));
+        let flags = rustix::io::fcntl_getfd(&root.descriptor).unwrap();
+        assert_eq!(flags, rustix::io::FdFlags::CLOEXEC);
+    }
+
+    #[test]
     fn it_is_said_where_the_authorised_cannot_get_through() {
         let temp = Temp::new("closed");
         let mut here = opened(&temp.0, None).unwrap();

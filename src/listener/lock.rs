@@ -180,7 +180,7 @@ fn open(
     path: &Path,
     trusted: Trusted,
 ) -> Result<Option<(OwnedFd, bool)>, BindError> {
-    // O_NONBLOCK: a FIFO must not make us wait.
+    // O_NONBLOCK: neither a FIFO nor a lease (fcntl(2)) must make us wait.
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let at = directory.descriptor.as_fd();
     match rustix::fs::openat(at, name, flags, Mode::empty()) {
@@ -290,12 +290,14 @@ mod tests {
         let descriptor = OwnedFd::from(file.try_clone().unwrap());
         let longest = format!("{:0>width$}\n", 7, width = CONTENT_MAX_LEN - 1);
         let longer = format!("00{longest}");
+        let more = format!("{longest}7\n");
         let pid = |number| Some(Pid::from_raw(number));
         for (text, expected) in [
             ("", Some(None)),
             ("7\n", pid(7)),
             (&longest, pid(7)),
             (&longer, None),
+            (&more, None),
             ("7", None),
             ("0\n", None),
             ("seven\n", None),
@@ -304,5 +306,70 @@ mod tests {
             file.write_all_at(text.as_bytes(), 0).unwrap();
             assert_eq!(content(&descriptor), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_lock_file_is_ours_alone_and_withdrawn_unless_another_has_it() {
+        let path = std::env::temp_dir().canonicalize().unwrap();
+        let path = path.join(format!("lock-file-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(&path, private).unwrap();
+        let trusted = Trusted::new(super::super::effective_uid());
+        let directory =
+            super::super::directory::open(&path, &path, trusted, None, &mut Vec::new()).unwrap();
+        let (name, at) = (OsStr::new("a.lock"), directory.descriptor.as_fd());
+        let file_path = path.join(name);
+        let take = || {
+            open(&directory, name, &file_path, trusted)
+                .unwrap()
+                .unwrap()
+        };
+        let (file, fresh) = take();
+        assert!(fresh);
+        let (again, fresh) = take();
+        assert!(!fresh);
+        for file in [&file, &again] {
+            let flags = rustix::io::fcntl_getfd(file).unwrap();
+            assert_eq!(flags, rustix::io::FdFlags::CLOEXEC);
+            let flags = rustix::fs::fcntl_getfl(file).unwrap();
+            assert_eq!(flags & OFlags::ACCMODE, OFlags::RDWR);
+            // An open file that somebody has a lease on must not make us wait (fcntl(2)).
+            assert!(flags.contains(OFlags::NONBLOCK));
+        }
+        let rights = file::rights(&rustix::fs::fstat(&file).unwrap());
+        assert_eq!(rights.mode, 0o600);
+        let id = |file: &OwnedFd| FileId::of(&rustix::fs::fstat(file).unwrap());
+        let one_name = |file| has_this_one_name(at, name, id(file), &file_path).unwrap();
+        assert!(one_name(&file));
+        std::fs::hard_link(&file_path, path.join("second")).unwrap();
+        assert!(!one_name(&file), "two names");
+        std::fs::remove_file(path.join("second")).unwrap();
+        // Another server was faster: the file is its.
+        rustix::fs::flock(&again, FlockOperation::NonBlockingLockExclusive).unwrap();
+        withdraw(&file, at, name);
+        assert!(file_path.exists());
+        rustix::fs::flock(&again, FlockOperation::Unlock).unwrap();
+        withdraw(&file, at, name);
+        assert!(!file_path.exists());
+        // Somebody has put another file there.
+        let (other, fresh) = take();
+        assert!(fresh && !one_name(&file) && one_name(&other));
+        withdraw(&file, at, name);
+        assert!(file_path.exists());
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn only_a_file_that_may_not_be_opened_is_looked_at_again() {
+        let path = Path::new("/a");
+        assert!(is_denied(&BindError::system("open", path, Errno::ACCESS)));
+        assert!(is_denied(&BindError::system("open", path, Errno::PERM)));
+        assert!(!is_denied(&BindError::system("open", path, Errno::MFILE)));
+        let locked = BindError::Locked {
+            path: path.to_owned(),
+            pid: None,
+        };
+        assert!(!is_denied(&locked));
     }
 }

@@ -204,3 +204,63 @@ pub(super) fn refuse_rights(path: &Path, wanted: Rights, error: RightsError) -> 
         RightsError::Mode(source) => BindError::system("change the mode of", path, source),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    /// A directory for us alone, and a descriptor of it.
+    struct Temp(PathBuf, OwnedFd);
+
+    impl Temp {
+        fn new(test: &str) -> Self {
+            let name = format!("staging-{test}-{}", std::process::id());
+            let path = std::env::temp_dir().canonicalize().unwrap().join(name);
+            fs::create_dir(&path).unwrap();
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let descriptor = rustix::fs::open(&path, flags, Mode::empty()).unwrap();
+            Self(path, descriptor)
+        }
+
+        fn left(&self, name: &str, mode: u32) -> PathBuf {
+            let path = self.0.join(name);
+            fs::create_dir(&path).unwrap();
+            fs::create_dir(path.join("entry")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        }
+
+        fn create(&self) -> Staging {
+            let (subject, entry) = (OsStr::new("a"), OsStr::new("entry"));
+            Staging::create(self.1.as_fd(), &self.0, subject, entry).unwrap()
+        }
+    }
+
+    impl Drop for Temp {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_left_makes_room_and_what_is_in_use_or_open_to_others_does_not() {
+        let temp = Temp::new("left");
+        temp.left(".a.new", 0o700);
+        let first = temp.create();
+        assert_eq!(first.name, ".a.new");
+        let flags = rustix::io::fcntl_getfd(first.as_fd()).unwrap();
+        assert_eq!(flags, rustix::io::FdFlags::CLOEXEC);
+        let second = temp.create();
+        assert_ne!(second.name, first.name);
+        assert!(format!("{second:?}").contains(second.name.to_str().unwrap()));
+        drop((first, second));
+        assert_eq!(fs::read_dir(&temp.0).unwrap().count(), 0);
+        // Others could have put something in there.
+        let open = temp.left(".a.new", 0o770);
+        assert_ne!(temp.create().name, ".a.new");
+        assert!(open.join("entry").exists());
+    }
+}

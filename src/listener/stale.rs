@@ -115,3 +115,38 @@ pub(super) fn remove(
         path: path.to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_socket_that_lets_us_in_is_asked_and_left_as_it_is() {
+        let path = std::env::temp_dir().join(format!("stale-{}", std::process::id()));
+        let live = UnixListener::bind(&path).unwrap();
+        let changed = || {
+            let found = std::fs::symlink_metadata(&path).unwrap();
+            (found.mode(), found.ctime(), found.ctime_nsec())
+        };
+        let before = changed();
+        // Long enough that another change has another time.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        let found = rustix::fs::open(&path, flags, Mode::empty()).unwrap();
+        let ask = || {
+            probe_as_owner(
+                &found,
+                Kind::Stream,
+                super::super::effective_uid(),
+                before.0,
+            )
+        };
+        assert_eq!(ask(), Ok(()));
+        drop(live);
+        assert_eq!(ask(), Err(Errno::CONNREFUSED));
+        assert_eq!(changed(), before);
+        std::fs::remove_file(path).unwrap();
+    }
+}

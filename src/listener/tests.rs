@@ -429,6 +429,24 @@ fn addresses_and_kinds_are_written_as_they_are_configured() {
 }
 
 #[test]
+fn what_became_of_the_socket_is_said() {
+    for (removal, expected) in [
+        (Removal::NotNeeded, "no socket to unlink"),
+        (Removal::Removed, "socket unlinked"),
+        (
+            Removal::NotOurs,
+            "the path is no longer our socket's, so it stays",
+        ),
+        (
+            Removal::Failed(Errno::ROFS.into()),
+            "the socket could not be unlinked: Read-only file system (os error 30)",
+        ),
+    ] {
+        assert_eq!(removal.to_string(), expected);
+    }
+}
+
+#[test]
 fn a_mode_that_is_none_says_why() {
     for text in ["", "8", "1777", "rw", "0o"] {
         let error = text.parse::<SocketMode>().unwrap_err().to_string();

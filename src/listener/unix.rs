@@ -65,16 +65,14 @@ pub(super) fn bind_path(
     options: &Options,
     notices: &mut Vec<Notice>,
 ) -> Result<(OwnedFd, Place), BindError> {
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        notices.clear();
+    for _ in 1..ATTEMPTS {
         match try_path(path, options, notices) {
             // The one who made the directory failed, and removed it again.
-            Err(BindError::Interfered { .. }) if attempt < ATTEMPTS => {}
+            Err(BindError::Interfered { .. }) => notices.clear(),
             other => return other,
         }
     }
+    try_path(path, options, notices)
 }
 
 fn try_path(
@@ -197,9 +195,7 @@ pub(super) fn protect(
 ) -> Result<(), BindError> {
     let known = set_pass_rights(socket, options.pass_descriptors)
         .map_err(|error| BindError::system("refuse descriptors at", object, error))?;
-    if !known && !options.pass_descriptors {
-        notices.push(Notice::NoPassRights);
-    }
+    notices.extend(unwanted_descriptors(known, options.pass_descriptors));
     // A socket that was handed over may ask for more: a receive that has no room for what
     // the kernel then adds is told that something was cut off.
     let set = || {
@@ -207,6 +203,11 @@ pub(super) fn protect(
         crate::sys::socket::add_nothing(socket)
     };
     set().map_err(|error| BindError::system("choose what comes with messages at", object, error))
+}
+
+/// What to say where this kernel can't keep out what nobody wants.
+fn unwanted_descriptors(kernel_can: bool, wanted: bool) -> Option<Notice> {
+    (!kernel_can && !wanted).then_some(Notice::NoPassRights)
 }
 
 fn listen(socket: &OwnedFd, options: &Options, object: &Path) -> Result<(), BindError> {
@@ -253,8 +254,53 @@ fn effective_gid() -> Gid {
 
 #[cfg(test)]
 mod tests {
+    use super::super::SocketMode;
     use super::*;
     use rustix::net::sockopt;
+
+    #[test]
+    fn descriptors_that_come_in_unwanted_are_said() {
+        let said = |kernel_can, wanted| unwanted_descriptors(kernel_can, wanted).is_some();
+        assert!(said(false, false));
+        assert!(!said(false, true) && !said(true, false) && !said(true, true));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_path_is_said() {
+        let trusted = Trusted::new(super::super::effective_uid());
+        let root = Path::new("/");
+        let mut directory = directory::open(root, root, trusted, None, &mut Vec::new()).unwrap();
+        let options = Options::at("/a").unwrap();
+        let told = |directory: &Directory, options: &Options, length: usize| {
+            let path = format!("/{}", "a".repeat(length - 1));
+            let mut notices = Vec::new();
+            note(Path::new(&path), directory, options, &mut notices);
+            notices
+        };
+        directory.rights.mode = 0o700;
+        directory.rights.owner = options.server_uid;
+        assert_eq!(told(&directory, &options, CLIENT_PATH_MAX_LEN), []);
+        let path = "/a".into();
+        let mode = SocketMode::from_bits(0o606).unwrap();
+        assert_eq!(
+            told(&directory, &options.clone().mode(mode), 2),
+            [Notice::WorldAccessible { path, mode }]
+        );
+        for length in [CLIENT_PATH_MAX_LEN + 1, CLIENT_PATH_MAX_LEN + 2] {
+            let path = format!("/{}", "a".repeat(length - 1)).into();
+            assert_eq!(
+                told(&directory, &options, length),
+                [Notice::LongPath { path, length }]
+            );
+        }
+        let server = crate::ids::Uid::from_raw(7).unwrap();
+        let gid = Gid::from_raw(7).unwrap();
+        let path = "/".into();
+        assert_eq!(
+            told(&directory, &options.run_as(server, gid), 2),
+            [Notice::CannotCleanUp { path, server }]
+        );
+    }
 
     /// A service manager may have asked for them (systemd.socket(5), `PassCredentials=`).
     #[test]

@@ -8,14 +8,19 @@
 
 mod listener_support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use listener_support::*;
+use rustix::fs::inotify::{self, ReadFlags};
+use rustix::io::Errno;
 use secure_socket::ids::{Gid, Uid};
 use secure_socket::listener::{
     Address, BindError, Kind, Listener, Notice, Options, Removal, SocketMode, SocketPath,
@@ -691,6 +696,109 @@ fn helper_foreign_group() {
     }
 }
 
+/// What inotify(7) tells of one name in a directory.
+fn told_of(watch: impl AsFd, name: &str) -> Vec<ReadFlags> {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(watch, &mut buffer);
+    let mut told = Vec::new();
+    loop {
+        match reader.next() {
+            Ok(event)
+                if event
+                    .file_name()
+                    .is_some_and(|of| of.to_bytes() == name.as_bytes()) =>
+            {
+                told.push(event.events());
+            }
+            Ok(_) => {}
+            Err(Errno::AGAIN) => return told,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Made and changed where nobody else comes, then moved to its path: who binds there
+/// and protects afterwards shows a creation, or a change of attributes.
+#[test]
+fn the_socket_comes_to_its_path_complete() {
+    let temp = TempDir::new();
+    let status = helper("helper_complete", None, temp.path()).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn helper_complete() {
+    let Some(directory) = task() else { return };
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let bind_with = |path: &Path, wanted: &str| {
+        let options = unix(path).mode(mode(wanted));
+        let other = Uid::from_raw(SERVICE).zip(Gid::from_raw(SERVICE));
+        match other.filter(|_| is_root()) {
+            Some((uid, gid)) => Listener::bind(&options.run_as(uid, gid)),
+            None => Listener::bind(&options),
+        }
+    };
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    inotify::add_watch(&watch, &directory, inotify::WatchFlags::ALL_EVENTS).unwrap();
+    for wanted in ["0600", "0660", "0777", "0000"] {
+        let path = directory.join(format!("{wanted}.sock"));
+        let listener = bind_with(&path, wanted).unwrap();
+        let told = told_of(&watch, &format!("{wanted}.sock"));
+        assert_eq!(told, [ReadFlags::MOVED_TO], "{wanted}");
+        let owner = if is_root() {
+            SERVICE
+        } else {
+            rights(&directory).1
+        };
+        let bits = u32::from_str_radix(wanted, 8).unwrap();
+        assert_eq!(rights(&path), (bits, owner, rights(&path).2));
+        drop(listener);
+    }
+}
+
+/// Whoever looks at any moment sees the final rights at the path, and nothing that he may
+/// enter where the socket is made.
+#[test]
+fn at_no_moment_are_there_wider_rights() {
+    let temp = TempDir::new();
+    let status = helper("helper_moments", None, temp.path()).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn helper_moments() {
+    let Some(directory) = task() else { return };
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let (path, done) = (directory.join("a.sock"), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            let mut seen = BTreeSet::new();
+            while !done.load(Ordering::SeqCst) {
+                for name in ["a.sock", ".a.sock.new", "a.sock.lock"] {
+                    if let Ok(stat) = fs::symlink_metadata(directory.join(name)) {
+                        seen.insert((name, stat.mode() & 0o7777));
+                    }
+                }
+            }
+            seen
+        });
+        let mut rounds = 0;
+        while rounds < 300 && !looks.is_finished() {
+            drop(Listener::bind(&unix(&path).mode(mode("0620"))).unwrap());
+            rounds += 1;
+        }
+        done.store(true, Ordering::SeqCst);
+        let allowed = [
+            ("a.sock", 0o620),
+            (".a.sock.new", 0o700),
+            ("a.sock.lock", 0o600),
+        ];
+        for one in looks.join().unwrap() {
+            assert!(allowed.contains(&one), "{} with mode {:o}", one.0, one.1);
+        }
+    });
+}
+
 #[test]
 fn the_umask_has_no_influence() {
     let temp = TempDir::new();
@@ -847,13 +955,13 @@ fn descriptors_cannot_be_pushed_in() {
     let listener = listener.dangerously_unconfined();
     let client = UnixStream::connect(&path).unwrap();
     let _accepted = listener.accept().unwrap();
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let pushed = [client.as_fd()];
     assert!(control.push(SendAncillaryMessage::ScmRights(&pushed)));
     let data = [std::io::IoSlice::new(b"x")];
     let error = sendmsg(&client, &data, &mut control, SendFlags::empty()).unwrap_err();
-    assert_eq!(error, rustix::io::Errno::PERM);
+    assert_eq!(error, Errno::PERM);
 }
 
 #[test]

@@ -11,6 +11,39 @@ use crate::peer::{Credentials, Exe, Fact, Facts};
 
 /// A peer that a policy admitted: by which rule, and on which facts. Only
 /// [`Policy`](super::Policy) makes one. Cheap to clone.
+///
+/// ```
+/// use secure_socket::policy::Authorized;
+///
+/// fn rule(admitted: &Authorized) -> u32 {
+///     admitted.rule_number()
+/// }
+/// ```
+///
+/// Elsewhere there is no way to write one down, to have one made, or to take one for granted:
+///
+/// ```compile_fail,E0451
+/// use secure_socket::policy::Authorized;
+///
+/// fn from_parts(admitted: Authorized) -> Authorized {
+///     Authorized { number: 2, ..admitted }
+/// }
+/// ```
+///
+/// ```compile_fail,E0624
+/// use secure_socket::policy::Authorized;
+///
+/// let _ = Authorized::new;
+/// ```
+///
+/// ```compile_fail,E0277
+/// use secure_socket::policy::Authorized;
+///
+/// fn taken_for_granted<T: Default>() -> T {
+///     T::default()
+/// }
+/// let _: Authorized = taken_for_granted();
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Authorized {
     facts: Arc<Facts>,

@@ -325,6 +325,10 @@ fn an_embedded_service_does_what_std_does() {
     }
 }
 
+fn a_role_whose_filter_only_seems_to_stand_is_not_entered() {
+    check_succeeds(&["pretended"]);
+}
+
 fn a_second_thread_is_refused() {
     check_succeeds(&["threads"]);
 }
@@ -373,6 +377,7 @@ const CASES: &[(&str, fn())] = cases![
     the_log_with_every_sink_lives,
     a_server_lives_under_each_choice_of_threads,
     an_embedded_service_does_what_std_does,
+    a_role_whose_filter_only_seems_to_stand_is_not_entered,
     a_second_thread_is_refused,
     a_start_sheds_descriptors_and_variables,
     a_stop_and_a_continue_in_mid_call_are_survived,

@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::SandboxError;
 use super::error::system;
+use super::{Role, SandboxError};
 
 /// Where the kernel lists the threads of this process.
 const TASKS: &str = "/proc/self/task";
@@ -32,6 +32,8 @@ pub struct ThreadState {
     pub seccomp: u32,
     /// How many filters it lives behind; 0 where the kernel doesn't say (before 5.9).
     pub seccomp_filters: u32,
+    /// The role that it has entered. It alone is our own word, not the kernel's.
+    pub role: Option<Role>,
 }
 
 /// How every thread of the process stands, at one moment.
@@ -51,10 +53,21 @@ pub(super) struct Expected {
     /// Whether the bounding set must be empty as well.
     pub(super) no_bounding: bool,
     pub(super) no_new_privs: bool,
-    /// How many filters each thread lives behind at least; 0 if none is asked for.
+    /// Whether each thread must live behind filters.
+    pub(super) filtered: bool,
+    /// How many at least, whatever it does.
     pub(super) filters: u32,
-    /// Threads that stand alone: tid, and all capabilities that they may have.
-    pub(super) exceptions: Vec<(i32, u64)>,
+    /// Threads that stand alone, and all capabilities that they may have.
+    pub(super) exceptions: Vec<(Entered, u64)>,
+}
+
+/// A thread that has entered a role.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entered {
+    pub(super) tid: i32,
+    pub(super) role: Role,
+    /// How many filters it lives behind at least: those it was born behind, and the role's.
+    pub(super) filters: u32,
 }
 
 impl Attestation {
@@ -78,16 +91,14 @@ impl Attestation {
         Ok(Self { threads })
     }
 
-    /// Holds each thread against what is expected of it.
-    pub(super) fn verify(&self, expected: &Expected) -> Result<(), SandboxError> {
-        for thread in &self.threads {
-            if let Some(what) = thread.flaw(expected) {
-                return Err(SandboxError::Exposed {
-                    thread: thread.name.clone(),
-                    tid: thread.tid,
-                    what,
-                });
-            }
+    /// Holds each thread against what is expected of it, by the role that it entered.
+    pub(super) fn verify(
+        &mut self,
+        expected: &Expected,
+        entered: &[Entered],
+    ) -> Result<(), SandboxError> {
+        for thread in &mut self.threads {
+            thread.verify(expected, entered)?;
         }
         Ok(())
     }
@@ -126,19 +137,32 @@ impl ThreadState {
             // Absent where the kernel was built without CONFIG_SECCOMP.
             seccomp: field("Seccomp").map_or(Some(0), |text| text.parse().ok())?,
             seccomp_filters: field("Seccomp_filters").map_or(Some(0), |text| text.parse().ok())?,
+            role: None,
         })
     }
 
-    fn is_excepted(&self, expected: &Expected) -> bool {
-        expected.exceptions.iter().any(|(tid, _)| *tid == self.tid)
+    /// Takes down its role, and says what is not as expected.
+    fn verify(&mut self, expected: &Expected, entered: &[Entered]) -> Result<(), SandboxError> {
+        let alone = expected.exceptions.iter().map(|(thread, _)| thread);
+        let entered = entered.iter().chain(alone).find(|one| one.tid == self.tid);
+        self.role = entered.map(|one| one.role);
+        let filters = entered.map_or(expected.filters, |one| one.filters);
+        match self.flaw(expected, filters) {
+            None => Ok(()),
+            Some(what) => Err(SandboxError::Exposed {
+                thread: self.name.clone(),
+                tid: self.tid,
+                what,
+            }),
+        }
     }
 
     /// What of this thread is not as expected.
-    fn flaw(&self, expected: &Expected) -> Option<String> {
+    fn flaw(&self, expected: &Expected, filters: u32) -> Option<String> {
         let kept = expected
             .exceptions
             .iter()
-            .find(|(tid, _)| *tid == self.tid)
+            .find(|(thread, _)| thread.tid == self.tid)
             .map_or(0, |&(_, kept)| kept);
         // A thread that connects as others is someone else now and then.
         if let Some((uid, gid, groups)) = &expected.identity
@@ -165,18 +189,12 @@ impl ThreadState {
         if expected.no_new_privs && !self.no_new_privs {
             return Some("no_new_privs is not set".to_owned());
         }
-        if expected.filters > 0 && self.seccomp != 2 {
+        if expected.filtered && self.seccomp != 2 {
             return Some(format!("seccomp mode {}, expected 2", self.seccomp));
         }
-        // A thread that stands alone has one filter, which is whole.
-        let least = if self.is_excepted(expected) {
-            1
-        } else {
-            expected.filters
-        };
-        if self.seccomp_filters != 0 && self.seccomp_filters < least {
+        if self.seccomp_filters != 0 && self.seccomp_filters < filters {
             return Some(format!(
-                "{} seccomp filters, expected {least} or more",
+                "{} seccomp filters, expected {filters} or more",
                 self.seccomp_filters
             ));
         }
@@ -184,15 +202,58 @@ impl ThreadState {
     }
 }
 
+/// The calling thread's status: opened before its walls let it open nothing more, read
+/// behind them.
+#[cfg(feature = "sandbox")]
+pub(super) struct OwnStatus {
+    file: fs::File,
+    /// How it stands now.
+    pub(super) before: ThreadState,
+}
+
+#[cfg(feature = "sandbox")]
+impl OwnStatus {
+    pub(super) fn open() -> Result<Self, SandboxError> {
+        let tid = rustix::thread::gettid().as_raw_nonzero();
+        let task = Path::new(TASKS).join(tid.to_string());
+        let before =
+            read_thread(&task)?.ok_or_else(|| unreadable(io::ErrorKind::NotFound.into()))?;
+        let file = fs::File::open(task.join("status")).map_err(unreadable)?;
+        Ok(Self { file, before })
+    }
+
+    /// Asks the kernel whether the thread stands now where it has entered.
+    pub(super) fn verify(self, expected: &Expected, entered: Entered) -> Result<(), SandboxError> {
+        let text = self
+            .read(entered.role)
+            .map_err(|errno| unreadable(errno.into()))?;
+        let state = ThreadState::parse(&String::from_utf8_lossy(&text));
+        state.ok_or_else(malformed)?.verify(expected, &[entered])
+    }
+
+    /// By the call that the role has for its own work.
+    fn read(&self, role: Role) -> rustix::io::Result<Vec<u8>> {
+        let (mut text, mut part) = (Vec::new(), [0_u8; 4096]);
+        loop {
+            let read = match role {
+                Role::LogWriter | Role::Metrics => {
+                    let at = u64::try_from(text.len()).unwrap_or(u64::MAX);
+                    rustix::io::pread(&self.file, &mut part, at)?
+                }
+                _ => rustix::io::read(&self.file, &mut part)?,
+            };
+            match part.get(..read) {
+                Some([]) | None => return Ok(text),
+                Some(more) => text.extend_from_slice(more),
+            }
+        }
+    }
+}
+
 /// One thread's state. `None` if it has ended.
 fn read_thread(task: &Path) -> Result<Option<ThreadState>, SandboxError> {
     match fs::read_to_string(task.join("status")) {
-        Ok(text) => ThreadState::parse(&text).map(Some).ok_or_else(|| {
-            unreadable(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a field is missing",
-            ))
-        }),
+        Ok(text) => ThreadState::parse(&text).map(Some).ok_or_else(malformed),
         // It ended between the listing and the read (ESRCH), or before the open (ENOENT).
         Err(error)
             if error.kind() == io::ErrorKind::NotFound
@@ -212,6 +273,13 @@ pub(super) fn thread_count() -> Result<usize, SandboxError> {
 
 fn tasks() -> Result<fs::ReadDir, SandboxError> {
     fs::read_dir(TASKS).map_err(unreadable)
+}
+
+fn malformed() -> SandboxError {
+    unreadable(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "a field is missing",
+    ))
 }
 
 fn unreadable(source: io::Error) -> SandboxError {
@@ -246,15 +314,26 @@ mod tests {
             no_capabilities: true,
             no_bounding: true,
             no_new_privs: true,
+            filtered: true,
             filters: 2,
-            exceptions: vec![(72, 0xc0)],
+            exceptions: vec![(entered(72, Role::Connector, 2), 0xc0)],
         }
+    }
+
+    fn entered(tid: i32, role: Role, filters: u32) -> Entered {
+        Entered { tid, role, filters }
+    }
+
+    /// The flaw of a thread that was found so, if it has entered what is said.
+    fn flaw_of(text: &str, expected: &Expected, entered: &[Entered]) -> Option<String> {
+        let mut state = ThreadState::parse(text).unwrap();
+        let error = state.verify(expected, entered).err()?;
+        Some(error.to_string())
     }
 
     #[track_caller]
     fn check(from: &str, to: &str, flaw: Option<&str>) {
-        let state = ThreadState::parse(&STATUS.replace(from, to)).unwrap();
-        let found = state.flaw(&expected());
+        let found = flaw_of(&STATUS.replace(from, to), &expected(), &[]);
         assert_eq!(found.is_some(), flaw.is_some(), "{found:?}");
         assert!(found.unwrap_or_default().contains(flaw.unwrap_or("")));
     }
@@ -286,13 +365,33 @@ mod tests {
     #[test]
     fn an_exception_is_for_one_thread_and_what_it_was_named_for() {
         let kept = STATUS.replace("CapPrm:\t0000000000000000", "CapPrm:\t0000000000000040");
-        let kept = ThreadState::parse(&kept.replace("Pid:\t71", "Pid:\t72")).unwrap();
-        assert_eq!(kept.flaw(&expected()), None);
-        let more = ThreadState {
-            capabilities: [0, 0x100, 0, 0, 0],
-            ..kept
-        };
-        assert!(more.flaw(&expected()).is_some());
+        let kept = kept.replace("Pid:\t71", "Pid:\t72");
+        assert_eq!(flaw_of(&kept, &expected(), &[]), None);
+        let more = kept.replace("CapPrm:\t0000000000000040", "CapPrm:\t0000000000000100");
+        assert!(flaw_of(&more, &expected(), &[]).is_some());
+    }
+
+    #[test]
+    fn a_thread_must_live_behind_the_filters_of_the_role_that_it_entered() {
+        let worker = |filters| [entered(71, Role::EchoWorker, filters)];
+        assert_eq!(flaw_of(STATUS, &expected(), &worker(3)), None);
+        let found = flaw_of(STATUS, &expected(), &worker(4)).unwrap();
+        assert!(found.contains("3 seccomp filters, expected 4"), "{found}");
+        let other = [entered(70, Role::EchoWorker, 4)];
+        assert_eq!(flaw_of(STATUS, &expected(), &other), None);
+        let alone = STATUS.replace("Pid:\t71", "Pid:\t72");
+        let lacking = alone.replace("filters:\t3", "filters:\t1");
+        assert_eq!(flaw_of(&alone, &expected(), &[]), None);
+        assert!(flaw_of(&lacking, &expected(), &[]).is_some());
+    }
+
+    #[test]
+    fn the_role_of_a_thread_is_taken_down() {
+        let mut state = ThreadState::parse(STATUS).unwrap();
+        assert_eq!(state.role, None);
+        let one = [entered(71, Role::Metrics, 3)];
+        state.verify(&expected(), &one).unwrap();
+        assert_eq!(state.role, Some(Role::Metrics));
     }
 
     #[test]
@@ -301,12 +400,12 @@ mod tests {
             .replace("Pid:\t71", "Pid:\t73")
             .replace("filters:\t3", "filters:\t1");
         let expected = Expected {
-            exceptions: vec![(73, 0)],
+            exceptions: vec![(entered(73, Role::Resolver, 1), 0)],
             ..expected()
         };
-        assert_eq!(ThreadState::parse(&alone).unwrap().flaw(&expected), None);
-        let other = ThreadState::parse(&alone.replace("Uid:\t33", "Uid:\t0")).unwrap();
-        assert!(other.flaw(&expected).is_some());
+        assert_eq!(flaw_of(&alone, &expected, &[]), None);
+        let other = alone.replace("Uid:\t33", "Uid:\t0");
+        assert!(flaw_of(&other, &expected, &[]).is_some());
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Puts the walls up in the one order that works.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 
 use rustix::thread::CapabilitySet;
 
-use super::attest::{Expected, thread_count};
+use super::attest::{Entered, Expected, OwnStatus, thread_count};
 use super::error::system;
 use super::landlock::{self, Domains, Offer};
 use super::sealed::{Scope, Walls};
@@ -64,8 +64,11 @@ pub fn enter(mut plan: Plan) -> Result<Sealed, SandboxError> {
         landlock::verify_stands(&plan)?;
     }
     if let Some(action) = walls.filters {
+        // Whoever started it may have put filters up as well.
+        let had = OwnStatus::open()?.before.seccomp_filters;
         seccomp::install_base(action)?;
-        walls.expected.filters = seccomp::FILTERS_OF_ALL;
+        walls.expected.filtered = true;
+        walls.expected.filters = had + seccomp::FILTERS_OF_ALL;
     }
     let sealed = Sealed::new(walls);
     sealed.attest()?;
@@ -97,7 +100,7 @@ pub fn enter_threads(mut plan: Plan) -> Result<Sealed, SandboxError> {
         return whole("max_descriptors");
     }
     let mut walls = Walls {
-        scope: Scope::Threads(Mutex::default()),
+        scope: Scope::Threads,
         ..Walls::default()
     };
     let scope = "the server's threads only, which share their memory with the others";
@@ -109,7 +112,7 @@ pub fn enter_threads(mut plan: Plan) -> Result<Sealed, SandboxError> {
     let confined = plan.mode != Mode::Off;
     walls.expected.no_capabilities = confined;
     walls.expected.no_new_privs = confined;
-    walls.expected.filters = u32::from(walls.filters.is_some());
+    walls.expected.filtered = walls.filters.is_some();
     let had = rustix::thread::capabilities(None)
         .map_err(|errno| system("can't read the capabilities", errno.into()))?;
     let missing = wanted(&plan.privileged) - had.permitted;
@@ -324,7 +327,7 @@ fn start_privileged(
             domains: walls.domains.clone().filter(|_| !thread.outside_landlock),
             role: thread.role,
             filters: walls.filters,
-            sheds: matches!(walls.scope, Scope::Threads(_)) && walls.expected.no_capabilities,
+            sheds: matches!(walls.scope, Scope::Threads) && walls.expected.no_capabilities,
         };
         let (ready, is_ready) = channel();
         let (gate, opened) = channel();
@@ -335,7 +338,7 @@ fn start_privileged(
                 name,
                 reason: error.to_string(),
             })?;
-        let tid = is_ready
+        let entered = is_ready
             .recv()
             .map_err(|_| SandboxError::PrivilegedThread {
                 name,
@@ -345,7 +348,7 @@ fn start_privileged(
                 name,
                 reason: error.to_string(),
             })?;
-        walls.expected.exceptions.push((tid, kept.bits()));
+        walls.expected.exceptions.push((entered, kept.bits()));
         gates.push(gate);
     }
     Ok(gates)
@@ -362,7 +365,7 @@ struct OwnWalls {
 }
 
 impl OwnWalls {
-    fn put_up(&self) -> Result<i32, SandboxError> {
+    fn put_up(&self) -> Result<Entered, SandboxError> {
         if self.sheds {
             privileges::shed(None, self.kept)?;
             rustix::thread::set_no_new_privs(true)
@@ -371,21 +374,27 @@ impl OwnWalls {
         let have = rustix::thread::capabilities(None)
             .map_err(|errno| system("can't read the capabilities", errno.into()))?;
         privileges::set_all(have.permitted & self.kept)?;
-        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        let had = OwnStatus::open()?.before;
+        let mut entered = Entered {
+            tid: had.tid,
+            role: self.role,
+            filters: had.seccomp_filters,
+        };
         if let Some(domains) = &self.domains {
             domains.enter(self.role)?;
         }
         if let Some(action) = self.filters {
             seccomp::install_role(self.role, action)?;
+            entered.filters += seccomp::filters_of(self.role);
         }
-        Ok(tid)
+        Ok(entered)
     }
 }
 
 fn run_privileged(
     thread: PrivilegedThread,
     own: &OwnWalls,
-    ready: &Sender<Result<i32, SandboxError>>,
+    ready: &Sender<Result<Entered, SandboxError>>,
     gate: &Receiver<()>,
 ) {
     let result = own.put_up();

@@ -1,15 +1,42 @@
 //! The proof that the process, or the server's threads of it, stand behind their walls.
 
 use std::cell::Cell;
-use std::sync::Arc;
-#[cfg(feature = "sandbox")]
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::attest::{Attestation, Expected};
+use super::attest::{Attestation, Entered, Expected};
 use super::{Report, Role, SandboxError, Standing};
 
 /// Proof that the process stands behind its walls. Cheap to clone, and may be
 /// sent to every thread.
+///
+/// A listener that was given one accepts:
+///
+/// ```
+/// use secure_socket::listener::{Accepted, Bound, Listener};
+/// use secure_socket::sandbox::Sealed;
+///
+/// fn serve(bound: Listener<Bound>, proof: &Sealed) -> std::io::Result<Accepted> {
+///     bound.seal(proof).accept()
+/// }
+/// ```
+///
+/// One that was not can't:
+///
+/// ```compile_fail,E0599
+/// use secure_socket::listener::{Accepted, Bound, Listener};
+///
+/// fn serve(bound: Listener<Bound>) -> std::io::Result<Accepted> {
+///     bound.accept()
+/// }
+/// ```
+///
+/// And nobody writes one down:
+///
+/// ```compile_fail,E0451
+/// use secure_socket::sandbox::Sealed;
+///
+/// let _ = Sealed { walls: Default::default() };
+/// ```
 #[derive(Clone, Debug)]
 pub struct Sealed {
     walls: Arc<Walls>,
@@ -21,6 +48,9 @@ pub(super) struct Walls {
     pub(super) report: Report,
     pub(super) expected: Expected,
     pub(super) scope: Scope,
+    /// Threads that stand in a role now. Locked while one enters: one at a time has its
+    /// status open, and none is looked at half-way.
+    pub(super) entered: Mutex<Vec<Entered>>,
     #[cfg(feature = "sandbox")]
     pub(super) domains: Option<Arc<super::landlock::Domains>>,
     #[cfg(feature = "sandbox")]
@@ -36,9 +66,9 @@ pub(super) enum Scope {
     /// The whole process: every thread was born behind them.
     #[cfg(feature = "sandbox")]
     Process,
-    /// The threads that entered a role, by their ids, and no others.
+    /// The threads that entered a role, and no others.
     #[cfg(feature = "sandbox")]
-    Threads(Mutex<Vec<i32>>),
+    Threads,
 }
 
 thread_local! {
@@ -73,9 +103,13 @@ impl Sealed {
     /// by themselves. Again with the same role it does nothing, and so it does for
     /// [`Role::Supervisor`].
     ///
+    /// The thread then asks the kernel whether it stands there, and so
+    /// does [`attest`](Self::attest) as long as it lives.
+    ///
     /// # Errors
     /// [`SandboxError::OtherRole`] in a thread that has entered another one;
-    /// [`SandboxError::System`] if the kernel refuses; the thread must then end.
+    /// [`SandboxError::System`] if the kernel refuses, [`SandboxError::Exposed`] if it
+    /// says that a wall is missing; the thread must then end.
     pub fn enter_role(&self, role: Role) -> Result<(), SandboxError> {
         if role == Role::Supervisor || !self.is_confined() {
             return Ok(());
@@ -98,31 +132,36 @@ impl Sealed {
 
     #[cfg(feature = "sandbox")]
     fn put_up(&self, role: Role) -> Result<(), SandboxError> {
-        if let Scope::Threads(_) = &self.walls.scope {
-            super::enter::shed_of_thread(&self.walls.expected)?;
-            self.register();
+        let expected = &self.walls.expected;
+        let mut list = self.walls.entered();
+        if let Scope::Threads = &self.walls.scope {
+            super::enter::shed_of_thread(expected)?;
         }
+        let status = super::attest::OwnStatus::open()?;
+        let mut entered = Entered {
+            tid: status.before.tid,
+            role,
+            filters: status.before.seccomp_filters,
+        };
         if let Some(domains) = &self.walls.domains {
             domains.enter(role)?;
         }
         if let Some(action) = self.walls.filters {
             super::seccomp::install_role(role, action)?;
+            entered.filters += super::seccomp::filters_of(role);
         }
+        status.verify(expected, entered)?;
+        list.push(entered);
+        self.register(entered.tid);
         Ok(())
     }
 
     /// Has the calling thread attested as long as it lives.
     #[cfg(feature = "sandbox")]
-    fn register(&self) {
+    fn register(&self, tid: i32) {
         thread_local! {
             static REGISTERED: std::cell::RefCell<Option<Registered>> =
                 const { std::cell::RefCell::new(None) };
-        }
-        let tid = rustix::thread::gettid().as_raw_nonzero().get();
-        if let Scope::Threads(tids) = &self.walls.scope {
-            tids.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(tid);
         }
         let walls = Arc::downgrade(&self.walls);
         REGISTERED.set(Some(Registered { walls, tid }));
@@ -130,27 +169,35 @@ impl Sealed {
 
     /// Reads how every thread stands now, and compares it with what was promised:
     /// every thread of the process, or, after
-    /// [`enter_threads`](super::enter_threads), those that entered a role.
+    /// [`enter_threads`](super::enter_threads), those that entered a role. One
+    /// that entered a role must live behind that role's filters as well.
     ///
     /// # Errors
     /// [`SandboxError::Exposed`] names the first thread that doesn't stand
     /// behind its walls.
     pub fn attest(&self) -> Result<Attestation, SandboxError> {
-        let attestation = match &self.walls.scope {
+        let entered = self.walls.entered();
+        let mut attestation = match &self.walls.scope {
             #[cfg(feature = "sandbox")]
-            Scope::Threads(tids) => {
-                let tids = tids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Scope::Threads => {
+                let tids: Vec<i32> = entered.iter().map(|one| one.tid).collect();
                 Attestation::read_of(&tids)?
             }
             _ => Attestation::read()?,
         };
-        attestation.verify(&self.walls.expected)?;
+        attestation.verify(&self.walls.expected, &entered)?;
         Ok(attestation)
     }
 
     /// Which walls stand.
     pub fn report(&self) -> &Report {
         &self.walls.report
+    }
+}
+
+impl Walls {
+    fn entered(&self) -> MutexGuard<'_, Vec<Entered>> {
+        self.entered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -167,9 +214,6 @@ impl Drop for Registered {
         let Some(walls) = self.walls.upgrade() else {
             return;
         };
-        if let Scope::Threads(tids) = &walls.scope {
-            let mut tids = tids.lock().unwrap_or_else(PoisonError::into_inner);
-            tids.retain(|tid| *tid != self.tid);
-        }
+        walls.entered().retain(|one| one.tid != self.tid);
     }
 }

@@ -38,6 +38,15 @@ const ARCHITECTURE_CHECK: usize = 3;
 /// How many filters the main thread, and so every thread, lives behind.
 pub(super) const FILTERS_OF_ALL: u32 = 2;
 
+/// How many filters entering the role adds.
+pub(super) const fn filters_of(role: Role) -> u32 {
+    match role {
+        Role::Supervisor => 0,
+        _ if opens_nothing(role) => 2,
+        _ => 1,
+    }
+}
+
 /// Whether the kernel has filters, and the action that is asked for.
 pub(super) fn missing(action: SeccompAction) -> Option<&'static str> {
     let code = returned(action)?;

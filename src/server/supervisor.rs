@@ -171,6 +171,15 @@ impl<'a> Supervisor<'a> {
         let attested = walls
             .attest()
             .map_err(|error| ServerError::NotReady(io::Error::other(error)))?;
+        // The kernel knows filters and no roles: one that entered none would pass.
+        let role = self.shared.protocol.role();
+        let stands = attested.threads.iter();
+        let stand = stands.filter(|thread| thread.role == Some(role)).count();
+        if walls.is_confined() && stand < self.threads.len() {
+            let of = self.threads.len();
+            let text = format!("{stand} of {of} threads stand in the role {role}");
+            return Err(ServerError::NotReady(io::Error::other(text)));
+        }
         crate::info!(
             "attested: {} threads stand behind their walls",
             attested.threads.len()

@@ -26,6 +26,7 @@ pub(crate) fn run(words: &[&str]) -> ExitCode {
         ["attempt", role, action, name] => attempt(self::role(role), self::action(action), name),
         ["foreign", kind, action] => foreign(kind, self::action(action)),
         ["status"] => status(),
+        ["pretended"] => pretended(),
         ["privileged"] => privileged(),
         ["landlock", directory] => landlock(Path::new(directory)),
         ["log", directory, queue] => crate::logging::log(Path::new(directory), queue),
@@ -178,6 +179,14 @@ fn run_as() -> Option<RunAs> {
     })
 }
 
+/// How many filters this process was started behind.
+fn own_filters() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").expect("read");
+    let mut lines = status.lines();
+    let count = lines.find_map(|line| line.strip_prefix("Seccomp_filters:"));
+    count.expect("Linux 5.9").trim().parse().expect("a number")
+}
+
 fn status() {
     let changed = run_as().is_some();
     let plan = Plan {
@@ -185,6 +194,7 @@ fn status() {
         ..trapping()
     };
     let preview = sandbox::preview(&plan).to_string();
+    let inherited = own_filters();
     let sealed = sandbox::enter(plan).expect("sealed");
     assert!(sealed.report().is_whole(), "{}", sealed.report());
     assert_eq!(preview, sealed.report().to_string());
@@ -206,9 +216,16 @@ fn status() {
         is_ready.recv().expect("thread ready");
     }
     let attestation = sealed.attest().expect("walls stand");
+    assert_eq!(attestation.threads.len(), 4);
     for thread in &attestation.threads {
+        // Two that all inherit, its role's own, and one where nothing may be opened.
+        let filters = match thread.role {
+            None => 2,
+            Some(Role::EchoWorker) => 4,
+            Some(_) => 3,
+        };
         assert_eq!(thread.seccomp, 2, "{thread:?}");
-        assert!(thread.seccomp_filters >= 2, "{thread:?}");
+        assert_eq!(thread.seccomp_filters, inherited + filters, "{thread:?}");
         assert!(thread.no_new_privs, "{thread:?}");
         if changed {
             assert_eq!(thread.capabilities, [0; 5], "{thread:?}");
@@ -218,6 +235,39 @@ fn status() {
         }
     }
     println!("threads {}", attestation.threads.len());
+}
+
+/// Behind a filter that says yes to every further one and lets none be installed, no
+/// thread enters a role.
+fn pretended() {
+    let inherited = own_filters();
+    let sealed = sandbox::enter(trapping()).expect("sealed");
+    let filter = seccompiler::SeccompFilter::new(
+        [(libc::SYS_seccomp, vec![])].into(),
+        seccompiler::SeccompAction::Allow,
+        seccompiler::SeccompAction::Errno(0),
+        std::env::consts::ARCH.try_into().expect("an architecture"),
+    );
+    let program: seccompiler::BpfProgram = filter.expect("a filter").try_into().expect("compiled");
+    seccompiler::apply_filter(&program).expect("installed");
+    for (role, own) in [
+        (Role::EchoWorker, 2),
+        (Role::Metrics, 2),
+        (Role::LogWriter, 1),
+    ] {
+        let sealed = sealed.clone();
+        let thread = std::thread::spawn(move || sealed.enter_role(role));
+        let error = thread
+            .join()
+            .expect("ends")
+            .expect_err("not behind its filter");
+        let (has, needed) = (inherited + 3, inherited + 3 + own);
+        let expected = format!("{has} seccomp filters, expected {needed} or more");
+        let SandboxError::Exposed { what, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(what, expected, "{role}");
+    }
 }
 
 /// CAP_SETUID is bit 7, CAP_SETGID 6, CAP_SYS_PTRACE 19 (linux/capability.h).
@@ -263,6 +313,7 @@ fn privileged() {
         ],
         ..trapping()
     };
+    let inherited = own_filters();
     let sealed = sandbox::enter(plan).expect("sealed");
     assert_eq!(was_impersonated.recv().expect("sent"), (Ok(()), Ok(())));
     was_read
@@ -285,12 +336,18 @@ fn privileged() {
             "checker" => 1 << 19,
             _ => 0,
         };
+        // What stands alone was born before the two that all others inherit.
+        let filters = match thread.role {
+            Some(Role::ProcessChecker) => 1,
+            _ => 2,
+        };
         assert_eq!(
             thread.capabilities,
             [0, permitted, permitted, 0, 0],
             "{thread:?}"
         );
         assert_eq!(thread.seccomp, 2);
+        assert_eq!(thread.seccomp_filters, inherited + filters, "{thread:?}");
     }
     drop(stop);
 }

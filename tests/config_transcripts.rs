@@ -14,14 +14,18 @@
 )]
 #![cfg(feature = "daemon")]
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
+use rustix::fs::inotify;
+use rustix::io::Errno;
 use secure_socket::config::{self, Accounts, Command, Surroundings};
 use secure_socket::ids::{Gid, Uid};
 
@@ -271,18 +275,125 @@ fn every_command_line_and_file_is_answered_with_these_words() {
     assert!(refused >= 100, "only {refused} refusals");
     assert_eq!(check("accepted.txt"), 0);
     check("ctl.txt");
-    the_programs_refuse_in_the_same_words(&directory.0, "refusals.txt");
-    the_programs_refuse_in_the_same_words(&directory.0, "ctl.txt");
+    let watched = Watched::new(&directory.0);
+    let tried = the_programs_refuse_in_the_same_words(&directory.0, "refusals.txt", &watched);
+    assert!(tried >= 80, "only {tried} with files to open as well");
+    the_programs_refuse_in_the_same_words(&directory.0, "ctl.txt", &watched);
+    watched.sees_a_start();
     untrusted_files_are_refused();
 }
 
+/// Places that a server opens files and sockets in, and what was done there.
+struct Watched {
+    directory: PathBuf,
+    inotify: std::os::fd::OwnedFd,
+}
+
+impl Watched {
+    const PLACES: [&str; 4] = ["run", "log", "trail", "metrics"];
+
+    fn new(directory: &Path) -> Self {
+        let inotify = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        for place in Self::PLACES {
+            let place = directory.join(place);
+            std::fs::create_dir(&place).unwrap();
+            inotify::add_watch(&inotify, &place, inotify::WatchFlags::ALL_EVENTS).unwrap();
+        }
+        let directory = directory.to_owned();
+        Self { directory, inotify }
+    }
+
+    /// Options that have something opened or made in each of them.
+    fn options(&self) -> Vec<OsString> {
+        let at = self.directory.display();
+        let options = [
+            format!("socket_path={at}/run/socket"),
+            format!("log_file={at}/log/file"),
+            "log_target=stdout,file".to_owned(),
+            format!("trail_file={at}/trail/file"),
+            format!("metrics_socket={at}/metrics/socket"),
+        ];
+        options.map(OsString::from).into()
+    }
+
+    /// Which places something was done in since it was asked last.
+    fn touched(&self) -> BTreeSet<String> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        let mut touched = BTreeSet::new();
+        loop {
+            match reader.next() {
+                // Watches are numbered from 1.
+                Ok(event) => {
+                    let number = usize::try_from(event.wd() - 1).unwrap();
+                    touched.insert(Self::PLACES[number].to_owned());
+                }
+                Err(Errno::AGAIN) => return touched,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Without a mistake each place is used: else the others would show nothing.
+    fn sees_a_start(&self) {
+        self.touched();
+        let mut command = process::Command::new(env!("CARGO_BIN_EXE_secure_socket"));
+        command.args(self.options()).stdin(process::Stdio::null());
+        let mut server = command.stdout(process::Stdio::null()).spawn().unwrap();
+        let mut touched = BTreeSet::new();
+        while touched.len() < Self::PLACES.len() {
+            touched.append(&mut self.touched());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            assert_eq!(server.try_wait().unwrap(), None);
+        }
+        let pid = rustix::process::Pid::from_child(&server);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(server.wait().unwrap().success());
+    }
+}
+
+/// Everything beneath the directory, and whether there is anything where the words say.
+fn traces(directory: &Path, words: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![directory.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let stat = entry.metadata().unwrap();
+            found.insert(format!(
+                "{:?} {:o} {} {} {:?}",
+                entry.path(),
+                stat.mode(),
+                stat.uid(),
+                stat.ino(),
+                stat.modified().unwrap()
+            ));
+            if stat.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    for word in words.split(|c: char| c.is_whitespace() || "=:,'|".contains(c)) {
+        for place in Path::new(word)
+            .ancestors()
+            .filter(|path| path.is_absolute())
+        {
+            let inode = std::fs::symlink_metadata(place).map(|stat| stat.ino());
+            found.insert(format!("{} {:?}", place.display(), inode.ok()));
+        }
+    }
+    found
+}
+
 /// What was asked of the library above, asked of the programs: each refusal on
-/// stderr, nothing on stdout, and the exit code.
-fn the_programs_refuse_in_the_same_words(directory: &Path, name: &str) {
+/// stderr, nothing on stdout, the exit code, and nothing opened or made, also where more
+/// options say what. Says how many were tried with those.
+fn the_programs_refuse_in_the_same_words(directory: &Path, name: &str, watched: &Watched) -> usize {
     let transcript = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/config")
         .join(name);
     let cases = read(&std::fs::read_to_string(transcript).unwrap());
+    let mut tried = 0;
     for case in cases
         .iter()
         .filter(|case| !case.expected.starts_with("exit 0"))
@@ -294,16 +405,28 @@ fn the_programs_refuse_in_the_same_words(directory: &Path, name: &str) {
             std::fs::set_permissions(NAME, mode).unwrap();
         }
         let (program, command) = case.command.split_once(' ').unwrap_or((&case.command, ""));
-        let program = match program {
-            "secure_socketctl" => env!("CARGO_BIN_EXE_secure_socketctl"),
-            _ => env!("CARGO_BIN_EXE_secure_socket"),
+        let is_server = program == "secure_socket";
+        let program = if is_server {
+            env!("CARGO_BIN_EXE_secure_socket")
+        } else {
+            env!("CARGO_BIN_EXE_secure_socketctl")
         };
-        let output = process::Command::new(program)
-            .args(arguments(command))
-            .current_dir(directory)
-            .stdin(process::Stdio::null())
-            .output()
-            .unwrap();
+        let named = format!("{command} {}", case.file.as_deref().unwrap_or(""));
+        let run = |more: Vec<OsString>| {
+            let before = traces(directory, &named);
+            watched.touched();
+            let output = process::Command::new(program)
+                .args(arguments(command))
+                .args(more)
+                .current_dir(directory)
+                .stdin(process::Stdio::null())
+                .output()
+                .unwrap();
+            assert_eq!(watched.touched(), BTreeSet::new(), "$ {}", case.command);
+            assert_eq!(traces(directory, &named), before, "$ {}", case.command);
+            output
+        };
+        let output = run(Vec::new());
         let code = output.status.code();
         let code = code.map_or("killed".to_owned(), |code| code.to_string());
         let errors = String::from_utf8(output.stderr).unwrap();
@@ -314,7 +437,18 @@ fn the_programs_refuse_in_the_same_words(directory: &Path, name: &str) {
             case.command
         );
         assert_eq!(output.stdout, b"", "$ {}", case.command);
+        // One that lacked only what these options say would be a start.
+        let more = watched.options();
+        let asked = more.iter().fold(case.command.clone(), |text, option| {
+            text + " " + option.to_str().unwrap()
+        });
+        if is_server && !answer(&asked).starts_with("exit 0\n") {
+            let output = run(more);
+            assert_ne!(output.status.code(), Some(0), "$ {asked}");
+            tried += 1;
+        }
     }
+    tried
 }
 
 /// Whoever can write the file could choose who is admitted.

@@ -229,6 +229,34 @@ fn records_keep_their_bounds() {
     }
 }
 
+/// It has no permissions: anybody reaches it, and who is served is for the rules.
+#[test]
+fn an_abstract_name_serves_whom_the_rules_name() {
+    needs!(root, "setpriv", "socat");
+    for (rule, served) in [(None, false), (Some("allow=user:daemon"), true)] {
+        let name = format!("sst-{}-{served}", std::process::id());
+        let path = format!("socket_path=@{name}");
+        let options: Vec<&str> = [path.as_str()].into_iter().chain(rule).collect();
+        let daemon = Daemon::start(&options);
+        let place = format!("ABSTRACT-CONNECT:{name}");
+        for (user, is_served) in [("daemon", served), ("root", !served)] {
+            let mut command = as_user(user, user, "socat");
+            command.args(["-t5", "-", &place]);
+            let answer = feed(command, b"hello").stdout;
+            let expected: &[u8] = if is_served { b"hello" } else { b"" };
+            assert_eq!(answer, expected, "{user}, {rule:?}: {}", daemon.log());
+        }
+        let denied = format!("uid={}", u32::from(!served));
+        let log = daemon.log();
+        let mut lines = log.lines();
+        assert!(
+            lines.any(|line| line.contains("denied") && line.contains(&denied)),
+            "{log}"
+        );
+        assert_eq!(daemon.stop().code(), Some(0));
+    }
+}
+
 #[test]
 fn loopback_serves_whom_the_rules_name() {
     for (domain, address) in [("AF_INET", "127.0.0.1"), ("AF_INET6", "::1")] {

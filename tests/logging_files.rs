@@ -10,9 +10,15 @@
 
 mod logging_support;
 
+use rustix::fs::inotify::{self, ReadFlags};
+use rustix::io::Errno;
+
 use logging_support::{Front, TempDir, all_lines, files, message, start};
 use secure_socket::logging::{Builder, FileSpec, Logger, LoggingError, SinkSpec};
+use std::collections::BTreeMap;
 use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -30,16 +36,94 @@ fn refused(path: &Path, part: &str) {
     assert!(error.contains(part), "{error}");
 }
 
+const DIRECTORY: &str = "LOGGING_FILES_DIRECTORY";
+const UMASK: &str = "LOGGING_FILES_UMASK";
+
+/// In a process of its own, since the umask is the whole process's.
+fn under_a_umask(umask: &str, directory: &Path) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "helper_umask", "--nocapture"]);
+    command.env(DIRECTORY, directory).env(UMASK, umask);
+    assert!(command.status().unwrap().success(), "umask {umask}");
+}
+
 #[test]
 fn a_missing_directory_is_created_for_its_owner_only() {
-    let directory = TempDir::new("create");
+    for umask in ["000", "022", "777"] {
+        let directory = TempDir::new(&format!("create{umask}"));
+        under_a_umask(umask, directory.path());
+    }
+}
+
+/// Makes the directories and the file, and rolls it: nothing gets a name with other rights
+/// than it is to have, or is protected afterwards.
+#[test]
+fn helper_umask() {
+    let Some(directory) = std::env::var_os(DIRECTORY) else {
+        return;
+    };
+    let umask = std::env::var(UMASK).unwrap();
+    let umask = u32::from_str_radix(&umask, 8).unwrap();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+    let directory = Path::new(&directory);
     let path = directory.join("a/b/log");
-    let logger = build(FileSpec::new(&path)).unwrap();
+    let mut spec = FileSpec::new(&path);
+    (spec.max_size, spec.keep) = (1000, 100);
+    let logger = build(spec).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
     assert_eq!(mode(&directory.join("a")), 0o700);
     assert_eq!(mode(&directory.join("a/b")), 0o700);
     assert_eq!(mode(&path), 0o600);
     assert_eq!(logger.paths_needed()[0].path, directory.join("a/b"));
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    let what =
+        inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::ATTRIB;
+    inotify::add_watch(&watch, directory.join("a/b"), what).unwrap();
+    let guard = start(&logger);
+    let front = Front::of(&logger);
+    for number in 0..50 {
+        front.info(&format!("line {number} of a file that is rolled often"));
+        assert!(logger.flush(Duration::from_secs(5)));
+    }
+    let is_archive = |file: &Path| file.extension().is_some_and(|ending| ending == "gz");
+    for _ in 0..500 {
+        if files(&path).iter().filter(|file| is_archive(file)).count() >= 3 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(guard);
+    let told = told(&watch);
+    let archives = told.iter().filter(|(name, _)| name.ends_with(".gz"));
+    assert!(archives.clone().count() >= 3, "{told:?}");
+    for (name, events) in archives {
+        assert_eq!(events[..], [ReadFlags::MOVED_TO], "{name}");
+    }
+    // Only what such a umask took away is given afterwards.
+    let changed = told.values().flatten().any(|one| *one == ReadFlags::ATTRIB);
+    assert_eq!(changed, umask == 0o777, "{told:?}");
+    for file in files(&path) {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+/// What inotify(7) tells, for each name.
+fn told(watch: impl AsFd) -> BTreeMap<String, Vec<ReadFlags>> {
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(watch, &mut buffer);
+    let mut told = BTreeMap::<_, Vec<_>>::new();
+    loop {
+        match reader.next() {
+            Ok(event) => {
+                let name = event.file_name().unwrap().to_str().unwrap();
+                told.entry(name.to_owned())
+                    .or_default()
+                    .push(event.events());
+            }
+            Err(Errno::AGAIN) => return told,
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 #[test]

@@ -201,8 +201,7 @@ fn a_symbolic_link_is_refused_with_the_path_to_use() {
 #[test]
 fn var_run_is_explained() {
     if fs::read_link("/var/run").ok().as_deref() != Some(Path::new("/run")) {
-        eprintln!("SKIP: /var/run is no link to /run here");
-        return;
+        return skip("/var/run as a link to /run");
     }
     let error = bind(Path::new("/var/run/ss-test/a.sock")).unwrap_err();
     assert_eq!(
@@ -949,8 +948,7 @@ fn descriptors_cannot_be_pushed_in() {
     let path = temp.join("a.sock");
     let listener = bind(&path).unwrap();
     if listener.notices().contains(&Notice::NoPassRights) {
-        eprintln!("SKIP: this kernel has no SO_PASSRIGHTS");
-        return;
+        return skip_by_kernel("SO_PASSRIGHTS, Linux 6.16 or newer");
     }
     let listener = listener.dangerously_unconfined();
     let client = UnixStream::connect(&path).unwrap();

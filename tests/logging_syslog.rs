@@ -9,6 +9,8 @@
 )]
 
 mod logging_support;
+#[path = "support/skip.rs"]
+mod skipping;
 
 use logging_support::{Front, TempDir, start};
 use secure_socket::logging::{Builder, Logger, RemoteSpec, SinkSpec};
@@ -44,7 +46,7 @@ ruleset(name="local") { action(type="omfile" file="DIR/local" template="few") }
 impl Rsyslogd {
     fn start() -> Option<Self> {
         if !Path::new("/usr/sbin/rsyslogd").exists() {
-            eprintln!("skipped: no rsyslogd here");
+            skipping::skip("rsyslogd");
             return None;
         }
         let udp = UdpSocket::bind("127.0.0.1:0")

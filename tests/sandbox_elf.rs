@@ -3,6 +3,8 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
 
 use std::fs;
+use std::hint::black_box;
+use std::panic::catch_unwind;
 
 const ET_DYN: u16 = 3;
 const PT_LOAD: u32 = 1;
@@ -133,38 +135,62 @@ fn check(path: &str) {
         (None, None),
         "{path}: library path"
     );
+
+    let interpreted = segments.iter().any(|segment| segment.kind == PT_INTERP);
+    let dynamic = !cfg!(target_feature = "crt-static");
+    assert_eq!(interpreted, dynamic, "{path}: a dynamic linker");
 }
+
+const PROGRAMS: [&str; 2] = [
+    env!("CARGO_BIN_EXE_secure_socket"),
+    env!("CARGO_BIN_EXE_secure_socketctl"),
+];
 
 #[test]
 fn the_programs_are_linked_hardened() {
-    check(env!("CARGO_BIN_EXE_secure_socket"));
-    check(env!("CARGO_BIN_EXE_secure_socketctl"));
+    PROGRAMS.into_iter().for_each(check);
 }
 
-/// `audit/reproduce` builds the programs for release and points here, also for
-/// the variant without an interpreter.
+/// Those of a release build, as `audit/run elf` makes it, and those that
+/// `SECURE_SOCKET_RELEASED` names: what `audit/reproduce` and `packaging/tarball` keep.
+fn released() -> Vec<String> {
+    assert!(
+        !cfg!(debug_assertions),
+        "no release build: audit/run elf makes one"
+    );
+    let named = std::env::var("SECURE_SOCKET_RELEASED").unwrap_or_default();
+    let named = named.split(':').filter(|path| !path.is_empty());
+    named.chain(PROGRAMS).map(str::to_owned).collect()
+}
+
 #[test]
+#[cfg_attr(debug_assertions, ignore = "needs a release build: audit/run elf")]
 fn released_programs_are_linked_hardened() {
-    let Ok(paths) = std::env::var("SECURE_SOCKET_RELEASED") else {
-        return;
-    };
-    for path in paths.split(':') {
-        check(path);
-        let interpreted = Elf::read(path)
-            .segments()
-            .iter()
-            .any(|segment| segment.kind == PT_INTERP);
-        assert_eq!(interpreted, !path.contains("static"), "{path}");
+    for path in released() {
+        check(&path);
     }
 }
 
+/// This program is built as the others are: by the profile, for release. That it
+/// holds for these as well is seen from the words they would die with.
 #[test]
+#[cfg_attr(debug_assertions, ignore = "needs a release build: audit/run elf")]
 fn arithmetic_is_checked_in_release() {
-    let manifest = include_str!("../Cargo.toml");
-    let release = manifest
-        .split("[profile.release]")
-        .nth(1)
-        .expect("a release profile");
-    let release = release.split("\n[").next().expect("a section");
-    assert!(release.contains("overflow-checks = true"));
+    let (most, one) = (black_box(u32::MAX), black_box(1_u32));
+    let overflows: [(&str, fn(u32, u32) -> u32); 3] = [
+        ("add", |most, one| most + one),
+        ("subtract", |most, one| one - most),
+        ("multiply", |most, _| most * most),
+    ];
+    for (name, overflow) in overflows {
+        let panicked = catch_unwind(|| black_box(overflow(most, one)));
+        let panic = panicked.expect_err(name);
+        let said = panic.downcast_ref::<&str>().expect("a text");
+        assert_eq!(*said, format!("attempt to {name} with overflow"));
+        for path in released() {
+            let bytes = fs::read(&path).expect("the program was built");
+            let found = bytes.windows(said.len()).any(|at| at == said.as_bytes());
+            assert!(found, "{path}: nothing would say {said:?}");
+        }
+    }
 }

@@ -233,7 +233,8 @@ mod tests {
     fn the_upstream_sees_the_peer_and_the_thread_comes_back() {
         if !rustix::process::geteuid().is_root() {
             assert!(std::env::var_os("CI").is_none(), "needs root");
-            eprintln!("SKIP: needs root");
+            let said = b"\nSKIP service::relay::connector::tests::the_upstream_sees_the_peer_and_the_thread_comes_back: needs root\n";
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), said);
             return;
         }
         let name = format!("secure-socket-connector-{}", std::process::id());

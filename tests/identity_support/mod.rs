@@ -16,6 +16,10 @@
 )]
 
 mod reuse;
+#[allow(
+    clippy::duplicate_mod,
+    reason = "some tests have two folders of support"
+)]
 #[path = "../support/skip.rs"]
 mod skipping;
 

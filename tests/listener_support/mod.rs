@@ -2,6 +2,10 @@
 //! run as another user, and a look at files.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "some tests have two folders of support"
+)]
 #[path = "../support/skip.rs"]
 mod skipping;
 

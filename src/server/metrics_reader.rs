@@ -1,8 +1,20 @@
 //! One reader of the metrics: judged, heard, answered, closed.
 //!
-//! Never waits; each has a deadline that a byte now and then does not extend. Of the
-//! request no more is looked at than its first line and whether it asks for the older
-//! text format.
+//! Never waits; each has a deadline that a byte now and then does not extend.
+//!
+//! Not here: what the bytes of a request mean (`metrics_request`).
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::fmt;
 use std::io;
@@ -15,6 +27,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::exposition::Form;
+use super::metrics_request::{Heard, Request};
 use super::rules::Rules;
 use crate::ids::Uid;
 use crate::listener::Accepted;
@@ -27,8 +40,7 @@ use crate::sys;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often an answer of the checker is looked for.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
-/// The largest request that is read, and how much is read after it.
-const MOST_REQUEST: usize = 8 * 1024;
+/// How much is read after a request.
 const MOST_REST: usize = 64 * 1024;
 
 /// How far one is.
@@ -47,7 +59,7 @@ enum Stage {
     /// The policy has not said yes; perhaps the checker was asked.
     Judging(Option<Answer>),
     /// The request, as far as it has come.
-    Request(Vec<u8>),
+    Request(Request),
     /// The response, and how much of it was sent.
     Response(Vec<u8>, usize),
     /// A close with data unread would reset the connection, and the peer might lose
@@ -107,7 +119,9 @@ impl Reader {
     /// When to call [`go_on`](Self::go_on) at the latest.
     pub(super) fn next_look(&self) -> Instant {
         match self.stage {
-            Stage::Judging(_) => self.until.min(Instant::now() + BETWEEN_LOOKS),
+            Stage::Judging(_) => self
+                .until
+                .min(sys::time::after(Instant::now(), BETWEEN_LOOKS)),
             _ => self.until,
         }
     }
@@ -137,7 +151,7 @@ impl Reader {
             let next = match &mut self.stage {
                 Stage::Judging(_) => match self.judge() {
                     None => return Ok(Progress::Pending),
-                    Some(Ok(())) => Stage::Request(Vec::new()),
+                    Some(Ok(())) => Stage::Request(Request::default()),
                     Some(Err(denial)) => {
                         crate::limited!(notice, "metrics: peer denied {} {denial}", self.facts);
                         return Ok(Progress::Over);
@@ -147,7 +161,7 @@ impl Reader {
                     if !read_request(self.socket.as_fd(), request)? {
                         return Ok(Progress::Pending);
                     }
-                    Stage::Response(response(request, render), 0)
+                    Stage::Response(request.answer(render), 0)
                 }
                 Stage::Response(bytes, sent) => {
                     if !send_all(self.socket.as_fd(), bytes, sent)? {
@@ -162,7 +176,7 @@ impl Reader {
                     return Ok(match receive(self.socket.as_fd(), &mut part) {
                         Ok(None) => Progress::Pending,
                         Ok(Some(count)) if count > 0 && *read < MOST_REST => {
-                            *read += count;
+                            *read = read.saturating_add(count);
                             continue;
                         }
                         Ok(Some(_)) | Err(_) => Progress::Over,
@@ -213,68 +227,14 @@ impl fmt::Display for Reader {
     }
 }
 
-fn response(request: &[u8], render: impl Fn(Form) -> String) -> Vec<u8> {
-    let response = match understand(request) {
-        Ok(form) => {
-            let text = render(form);
-            head("200 OK", form.content_type(), text.len()) + &text
-        }
-        Err(status) => head(status, "text/plain; charset=utf-8", 0),
-    };
-    response.into_bytes()
-}
-
-/// What is asked for, or the status to answer with. No request at all asks for
-/// the metrics.
-fn understand(request: &[u8]) -> Result<Form, &'static str> {
-    if request.is_empty() {
-        return Ok(Form::OpenMetrics);
-    }
-    let text = std::str::from_utf8(request).map_err(|_| "400 Bad Request")?;
-    let mut lines = text.lines();
-    let mut words = lines.next().unwrap_or_default().split(' ');
-    let (method, path) = (
-        words.next().unwrap_or_default(),
-        words.next().unwrap_or_default(),
-    );
-    if method != "GET" {
-        return Err("405 Method Not Allowed");
-    }
-    if !matches!(path.split('?').next(), Some("/" | "/metrics")) {
-        return Err("404 Not Found");
-    }
-    let accept = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("accept"))
-        .map(|(_, value)| value)
-        .unwrap_or_default();
-    let older = accept.contains("text/plain") && !accept.contains("openmetrics");
-    Ok(if older {
-        Form::Prometheus
-    } else {
-        Form::OpenMetrics
-    })
-}
-
-fn head(status: &str, content_type: &str, length: usize) -> String {
-    format!(
-        "HTTP/1.0 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\
-         Connection: close\r\n\r\n"
-    )
-}
-
-/// Reads up to the empty line, or the end. False if more is to come.
-fn read_request(socket: BorrowedFd<'_>, request: &mut Vec<u8>) -> io::Result<bool> {
+/// Reads up to the end of the request. False if more is to come.
+fn read_request(socket: BorrowedFd<'_>, request: &mut Request) -> io::Result<bool> {
     let mut part = [0; 2_048];
     while let Some(count) = receive(socket, &mut part)? {
-        request.extend_from_slice(part.get(..count).unwrap_or_default());
-        let is_whole = request.windows(4).any(|end| end == b"\r\n\r\n")
-            || request.windows(2).any(|end| end == b"\n\n");
-        if count == 0 || is_whole {
-            return Ok(true);
-        }
-        if request.len() > MOST_REQUEST {
-            return Err(io::Error::other("the request is longer than 8 KiB"));
+        match request.take(part.get(..count).unwrap_or_default()) {
+            Heard::Part => {}
+            Heard::Whole => return Ok(true),
+            Heard::TooLong => return Err(io::Error::other("the request is longer than 8 KiB")),
         }
     }
     Ok(false)
@@ -284,7 +244,7 @@ fn read_request(socket: BorrowedFd<'_>, request: &mut Vec<u8>) -> io::Result<boo
 fn send_all(socket: BorrowedFd<'_>, bytes: &[u8], sent: &mut usize) -> io::Result<bool> {
     while let Some(rest) = bytes.get(*sent..).filter(|rest| !rest.is_empty()) {
         match rustix::net::send(socket, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-            Ok(count) => *sent += count,
+            Ok(count) => *sent = sent.saturating_add(count),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(false),
             Err(error) => return Err(error.into()),
@@ -302,34 +262,5 @@ fn receive(socket: BorrowedFd<'_>, part: &mut [u8]) -> io::Result<Option<usize>>
             Err(Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_is_understood_or_refused() {
-        let get = "GET /metrics HTTP/1.0\r\n\r\n";
-        assert_eq!(understand(get.as_bytes()), Ok(Form::OpenMetrics));
-        assert_eq!(understand(b""), Ok(Form::OpenMetrics));
-        assert_eq!(
-            understand(b"GET / HTTP/1.1\r\naccept: */*\r\n\r\n"),
-            Ok(Form::OpenMetrics)
-        );
-        let older = b"GET /?x HTTP/1.1\r\nAccept: text/plain;version=0.0.4\r\n\r\n";
-        assert_eq!(understand(older), Ok(Form::Prometheus));
-        let both = b"GET / HTTP/1.1\r\nAccept: application/openmetrics-text,text/plain\r\n\r\n";
-        assert_eq!(understand(both), Ok(Form::OpenMetrics));
-        assert_eq!(
-            understand(b"POST / HTTP/1.1\r\n\r\n"),
-            Err("405 Method Not Allowed")
-        );
-        assert_eq!(
-            understand(b"GET /etc/passwd HTTP/1.1\r\n\r\n"),
-            Err("404 Not Found")
-        );
-        assert_eq!(understand(b"\xff\xfe\r\n\r\n"), Err("400 Bad Request"));
     }
 }

@@ -28,6 +28,7 @@ mod journal;
 mod log_metrics;
 mod metrics;
 mod metrics_reader;
+mod metrics_request;
 mod metrics_socket;
 mod observers;
 mod phase;

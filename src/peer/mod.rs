@@ -9,6 +9,17 @@
 //! held by its pidfd and never by its number alone.
 //!
 //! Not here: who may enter. That is decided by `policy`, from [`Facts`] alone.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod checker;
 mod credentials;

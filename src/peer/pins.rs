@@ -223,7 +223,7 @@ pub fn check_path(path: &Path) -> Result<(), PinError> {
             continue;
         }
         // A link's own mode means nothing; its directory was checked above.
-        links += 1;
+        links = usize::saturating_add(links, 1);
         if links > LINKS_MAX {
             return Err(unreachable(&at, io::Error::from_raw_os_error(libc::ELOOP)));
         }

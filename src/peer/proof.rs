@@ -204,7 +204,7 @@ pub fn answer(socket: BorrowedFd<'_>, deadline: Instant) -> Result<(), ProofFail
         wait(socket, PollFlags::IN, deadline)?;
         match recv(socket, free, RecvFlags::DONTWAIT) {
             Ok((_, 0)) => return Err(ProofFailure::Closed),
-            Ok((_, count)) => got += count,
+            Ok((_, count)) => got = got.saturating_add(count),
             Err(error) => later(error)?,
         }
     }

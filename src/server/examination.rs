@@ -4,6 +4,17 @@
 //!
 //! What the socket answers is read here; what stands below `/proc` is read by the
 //! process checker, and waited for without holding up anybody else.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, RwLockReadGuard};
@@ -273,7 +284,7 @@ impl Candidate {
                 rest,
                 SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
             ) {
-                Ok(count) => proof.sent += count,
+                Ok(count) => proof.sent = proof.sent.saturating_add(count),
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
                 Err(_) => return Stage::Denied(Denial::without_rule(DenialReason::PeerGone)),
             }
@@ -357,7 +368,7 @@ impl Candidate {
                 // What is known of the process would be old by then.
                 self.begin_again(shared);
                 Place::Wait(Wait {
-                    until: Some(now + BETWEEN_LOOKS),
+                    until: Some(sys::time::after(now, BETWEEN_LOOKS)),
                     ..Wait::default()
                 })
             }

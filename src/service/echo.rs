@@ -138,7 +138,7 @@ impl EchoSession {
         Next::Wait(Wait {
             client: Interest::READ,
             // The clock itself: the receive before may have blocked.
-            until: self.bulk.then(|| Instant::now() + QUIET),
+            until: self.bulk.then(|| sys::time::after(Instant::now(), QUIET)),
             ..Wait::default()
         })
     }
@@ -161,7 +161,7 @@ impl EchoSession {
                 return Ok(Some(Next::Wait(wait)));
             };
             // The bound is absolute: a byte now and then must not extend it.
-            rest.sent += sent;
+            rest.sent = rest.sent.saturating_add(sent);
         }
         self.rest = None;
         Ok(None)

@@ -11,6 +11,17 @@
 //! the driver allows a receive to block.
 //!
 //! Not here: accepting, admission, timeouts of the connection as a whole, threads.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod blocking;
 #[cfg(feature = "broker")]

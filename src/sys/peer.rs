@@ -5,6 +5,17 @@
 //! Numbers come out as the kernel gave them. A process that this PID namespace
 //! can't see has the number 0, for which rustix has no value (see
 //! `audit/rustix-peercred.md`), and so these calls are made here.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::ffi::c_int;
 use std::io;
@@ -62,7 +73,7 @@ pub fn groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     loop {
         let error = match get(socket, SO_PEERGROUPS, &mut groups) {
             Ok(bytes) => {
-                groups.truncate(bytes / size_of::<u32>());
+                groups.truncate(bytes.checked_div(size_of::<u32>()).unwrap_or(0));
                 return Ok(groups);
             }
             Err(error) => error,
@@ -197,7 +208,9 @@ fn ancillary(message: &libc::msghdr) -> (Option<RawCredentials>, usize) {
                 });
             }
         } else if header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SCM_RIGHTS {
-            descriptors += close_all(data, length / size_of::<c_int>());
+            let whole = length.checked_div(size_of::<c_int>()).unwrap_or(0);
+            let count = close_all(data, whole);
+            descriptors = usize::saturating_add(descriptors, count);
         }
         // SAFETY: as for CMSG_FIRSTHDR; `next` came from it.
         next = unsafe { libc::CMSG_NXTHDR(message, next) };

@@ -4,6 +4,17 @@
 //! more than the structure has, for the NUL that it keeps behind the path. Whoever trusts
 //! that length, or looks for the NUL within the structure, reads beyond it; rustix 1.1
 //! panics. Any peer can bind such a name before it connects, so it is read here.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::io;
 use std::mem::{offset_of, size_of};

@@ -6,6 +6,7 @@ pub mod broker_session;
 pub mod config_file;
 pub mod frame_decoder;
 pub mod log_escape;
+pub mod metrics_request;
 pub mod peer_spec;
 pub mod policy;
 pub mod proc_cmdline;

@@ -8,20 +8,27 @@
 )]
 
 mod broker_support;
+mod support;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use broker_support::Running;
 use secure_socket::client::{Client, Event, ServerIdentity};
 use secure_socket::service::broker::{Limits, Permits};
+use support::Daemon;
 
 fn ctl(broker: &Running, arguments: &[&str]) -> Child {
+    ctl_at(&broker.path, arguments)
+}
+
+fn ctl_at(socket: &Path, arguments: &[&str]) -> Child {
     let (verb, rest) = arguments.split_first().unwrap();
     Command::new(env!("CARGO_BIN_EXE_secure_socketctl"))
         .arg(verb)
-        .arg(format!("socket_path={}", broker.path.display()))
+        .arg(format!("socket_path={}", socket.display()))
         .args(rest)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -192,4 +199,53 @@ fn more_requests_than_wait_in_a_responder_are_all_answered() {
     }
     responder.kill().unwrap();
     responder.wait().unwrap();
+}
+
+/// No permission is what is missing then.
+#[test]
+fn a_broker_that_is_gone_is_a_service_that_is_not_there() {
+    for signal in ["TERM", "KILL"] {
+        let mut daemon = Daemon::start(&["service=broker", "stop_timeout=100ms"]);
+        let mut subscriber = ctl_at(&daemon.socket, &["subscribe", "a"]);
+        let responder = ctl_at(&daemon.socket, &["respond", "b", "--", "cat"]);
+        let mut lines = BufReader::new(subscriber.stdout.take().unwrap());
+        let mut client = Client::connect(
+            &daemon.socket,
+            &ServerIdentity::root_or_self(),
+            Duration::from_secs(60),
+        )
+        .unwrap();
+        // Until there is a responder, it is refused.
+        while client.request("b", b"x").is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let (seen, sees) = std::sync::mpsc::channel();
+        let reading = std::thread::spawn(move || {
+            let mut line = String::new();
+            while lines.read_line(&mut line).is_ok_and(|count| count > 0) {
+                let _ = seen.send(());
+            }
+        });
+        while sees.try_recv().is_err() {
+            client.publish("a", b"x").unwrap();
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        daemon.signal(signal);
+        daemon.wait();
+        for (name, child) in [("subscribe", subscriber), ("respond", responder)] {
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(69), "{signal} {name}: {said}");
+        }
+        reading.join().unwrap();
+    }
+}
+
+#[test]
+fn a_broker_that_turns_somebody_away_gives_no_permission() {
+    let daemon = Daemon::start(&["service=broker", "deny=any"]);
+    let output = ctl_at(&daemon.socket, &["subscribe", "a"])
+        .wait_with_output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(77));
 }

@@ -74,11 +74,12 @@ fn open(target: &Target, how: &Messages) -> Result<Client, Failure> {
     // A message comes with 32 bytes more than was published.
     let accepts = how.max_frame_size.with_stamp();
     Client::over(socket, accepts, timeout).map_err(|error| {
-        Failure::because(
-            code_of(&error),
-            &format!("can't speak to {}", target.path),
-            &error,
-        )
+        let code = match error {
+            // Before its greeting: that is how it turns somebody away.
+            ClientError::Closed => exit::NO_PERMISSION,
+            _ => code_of(&error),
+        };
+        Failure::because(code, &format!("can't speak to {}", target.path), &error)
     })
 }
 
@@ -105,8 +106,7 @@ fn code_of(error: &ClientError) -> u8 {
             code: ErrorCode::Denied,
             ..
         }
-        | ClientError::Untrusted(_)
-        | ClientError::Closed => exit::NO_PERMISSION,
+        | ClientError::Untrusted(_) => exit::NO_PERMISSION,
         ClientError::Subject(_) => exit::USAGE,
         ClientError::TooLarge { .. }
         | ClientError::Refused {

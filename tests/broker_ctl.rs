@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use broker_support::Running;
 use secure_socket::client::{Client, Event, ServerIdentity};
+use secure_socket::frame::FrameLimit;
 use secure_socket::service::broker::{Limits, Permits};
-use support::Daemon;
+use support::{Daemon, TempDir};
 
 fn ctl(broker: &Running, arguments: &[&str]) -> Child {
     ctl_at(&broker.path, arguments)
@@ -197,6 +198,89 @@ fn more_requests_than_wait_in_a_responder_are_all_answered() {
             other => panic!("{other:?} with {} to come", open.len()),
         }
     }
+    responder.kill().unwrap();
+    responder.wait().unwrap();
+}
+
+/// A broker of frames of 64 KiB at most, and of requests that don't take long.
+fn small_and_quick() -> Running {
+    let limits = Limits {
+        frame: FrameLimit::new(64 << 10).unwrap(),
+        request_timeout: Duration::from_secs(3),
+        ..Limits::default()
+    };
+    Running::new(broker_support::multi(), limits, Permits::default())
+}
+
+#[test]
+fn an_answer_that_the_broker_does_not_take_is_none_and_the_next_request_gets_its_own() {
+    let broker = small_and_quick();
+    let script = "head -c $(cat) /dev/zero | tr '\\0' x";
+    let mut responder = ctl(&broker, &["respond", "n", "--", "sh", "-c", script]);
+    settle(&broker, 1);
+    for bytes in ["100000", "65537"] {
+        let none = run(&broker, &["request", "n"], bytes.as_bytes());
+        check(&none, 69, "");
+        assert!(String::from_utf8_lossy(&none.stderr).contains("timeout"));
+    }
+    for bytes in [65_536, 5] {
+        let answer = run(&broker, &["request", "n"], bytes.to_string().as_bytes());
+        check(&answer, 0, &"x".repeat(bytes));
+    }
+    responder.kill().unwrap();
+    responder.wait().unwrap();
+}
+
+/// The processes whose numbers a script wrote down, and whether each runs.
+fn left_behind(file: &Path) -> Vec<(u32, bool)> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let runs = |pid: &u32| {
+        // Empty for one that nobody has waited for yet (proc_pid_cmdline(5)).
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    };
+    let pids = text.lines().map(|line| line.parse().unwrap());
+    pids.map(|pid| (pid, runs(&pid))).collect()
+}
+
+#[test]
+fn what_a_command_left_in_its_group_goes_with_it_unless_it_did_well() {
+    let broker = small_and_quick();
+    let dir = TempDir::new();
+    let file = dir.join("pids");
+    // The first of them holds the answer open beyond the time.
+    let script = "case $(cat) in \
+        held) sleep 7777 & echo $! >> $0; exit 0;; \
+        failed) sleep 7777 > /dev/null & echo $! >> $0; exit 1;; \
+        kept) sleep 7777 > /dev/null & echo $! >> $0; echo well;; esac";
+    let arguments = [
+        "respond",
+        "respond_timeout=1s",
+        "g",
+        "--",
+        "sh",
+        "-c",
+        script,
+        file.to_str().unwrap(),
+    ];
+    let mut responder = ctl(&broker, &arguments);
+    settle(&broker, 1);
+    for (request, count) in [("held", 1), ("held", 2), ("failed", 3)] {
+        check(&run(&broker, &["request", "g"], request.as_bytes()), 69, "");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let left = left_behind(&file);
+            if left.len() == count && left.iter().all(|(_, runs)| !runs) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{request}: {left:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    check(&run(&broker, &["request", "g"], b"kept"), 0, "well\n");
+    let (pid, runs) = *left_behind(&file).last().unwrap();
+    assert!(runs, "it was left by one that did well");
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     responder.kill().unwrap();
     responder.wait().unwrap();
 }

@@ -24,7 +24,7 @@ function __secure_socketctl_arguments
     printf '%s\t%s\n' "$dashes"request_timeout"$end" 'How long to wait for the answer to a request.'
     printf '%s\t%s\n' "$dashes"max_frame_size"$end" 'The largest message that is sent or accepted.'
     printf '%s\t%s\n' "$dashes"respond_parallel"$end" 'How many commands run at once.'
-    printf '%s\t%s\n' "$dashes"respond_timeout"$end" 'A command that runs longer is killed, and its request ends without an answer.'
+    printf '%s\t%s\n' "$dashes"respond_timeout"$end" 'A command that runs longer is killed with its process group, and its request ends without an answer.'
     printf '%s\t%s\n' "$dashes"mq_name"$end" 'The POSIX message queue that mqcat follows.'
     printf '%s\t%s\n' "$dashes"head"$end" 'A line of the trail that must be there, by number and digest, as the log named it.'
 end

@@ -290,6 +290,12 @@ impl Client {
         self.link.as_fd()
     }
 
+    /// The longest body that the broker takes as a reply, in bytes.
+    #[cfg(feature = "daemon")]
+    pub(super) fn longest_reply(&self) -> usize {
+        usize::try_from(self.link.accepted()).unwrap_or(usize::MAX)
+    }
+
     /// `None`, which is never, where the timeout is beyond what a clock can say.
     fn deadline(&self) -> Option<Instant> {
         Instant::now().checked_add(self.timeout)

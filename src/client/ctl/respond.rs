@@ -3,23 +3,25 @@
 //!
 //! Bounded in number and time: what comes beyond the number waits its turn, up to
 //! [`WAITING_MAX`] requests here and the rest with the broker, and a command that
-//! takes longer is killed with its process group. A command that
-//! fails, or says more than the broker accepts, answers nothing: the requester gets
-//! `timeout` from the broker.
+//! takes longer is killed. A command that fails, takes too long, or says more than the
+//! broker accepts, answers nothing: the requester gets `timeout` from the broker. What
+//! it left in its process group is killed, whether or not it has ended itself.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
+};
 
 use super::super::{Client, ClientError, Event};
 use crate::frame::Stamp;
@@ -37,7 +39,7 @@ pub struct Responder {
     pub parallel: usize,
     /// How long one may run.
     pub timeout: Duration,
-    /// How many bytes one may say.
+    /// How many bytes one may say; never more than the broker accepts.
     pub max_answer_bytes: usize,
     /// End after so many requests; for ever without.
     pub count: Option<u64>,
@@ -66,6 +68,9 @@ pub fn respond(
     responder: &Responder,
 ) -> Result<(), ClientError> {
     client.serve(pattern)?;
+    let mut responder = responder.clone();
+    responder.max_answer_bytes = responder.max_answer_bytes.min(client.longest_reply());
+    let responder = &responder;
     let bell = Arc::new(
         eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(io::Error::from)?,
     );
@@ -204,34 +209,49 @@ fn run(responder: &Responder, job: &Job) -> io::Result<Vec<u8>> {
         .stdout(Stdio::piped())
         .process_group(0)
         .spawn()?;
-    let mut running = Running(child);
+    let mut running = Running {
+        child,
+        is_reaped: false,
+    };
     let answer = running.exchange(&job.body, responder.max_answer_bytes, deadline)?;
     running.finish(deadline)?;
     Ok(answer)
 }
 
-/// A command and its process group; dropping it before the command has ended kills
+/// A command and its process group; dropping it before the command was reaped kills
 /// both.
-struct Running(Child);
+struct Running {
+    child: Child,
+    /// From then on its number may be another's.
+    is_reaped: bool,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Once it is reaped, its number may be another's.
-        if !matches!(self.0.try_wait(), Ok(None)) {
-            return;
+        if !self.is_reaped {
+            self.kill_group();
+            let _ = self.reap();
         }
-        if let Some(group) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let _ = self.0.wait();
     }
 }
 
 impl Running {
+    /// Only before the command was reaped: until then its number is its own, also
+    /// when it has ended.
+    fn kill_group(&self) {
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+    }
+
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait()?;
+        self.is_reaped = true;
+        Ok(status)
+    }
+
     /// Writes the request and reads the answer, whichever is ready.
     fn exchange(&mut self, body: &[u8], most: usize, deadline: Instant) -> io::Result<Vec<u8>> {
-        let mut stdin = self.0.stdin.take();
-        let mut stdout = self.0.stdout.take().ok_or(ErrorKind::BrokenPipe)?;
+        let mut stdin = self.child.stdin.take();
+        let mut stdout = self.child.stdout.take().ok_or(ErrorKind::BrokenPipe)?;
         if let Some(stdin) = &stdin {
             rustix::io::ioctl_fionbio(stdin, true)?;
         }
@@ -268,13 +288,17 @@ impl Running {
     }
 
     fn finish(&mut self, deadline: Instant) -> io::Result<()> {
-        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
-        let pidfd = pidfd_open(pid.ok_or(ErrorKind::NotFound)?, PidfdFlags::empty())?;
+        let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
         wait_until(
             &mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)],
             deadline,
         )?;
-        let status = self.0.wait()?;
+        let peek = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let ended = waitid(WaitId::PidFd(pidfd.as_fd()), peek)?;
+        if ended.and_then(|status| status.exit_status()) != Some(0) {
+            self.kill_group();
+        }
+        let status = self.reap()?;
         if status.success() {
             Ok(())
         } else {

@@ -58,7 +58,7 @@ pub(crate) static ANSWERS: &[Key] = &[
         time_between(1, Duration::from_secs(24 * 3600)),
         Preset::Value("30s"),
     )
-    .help("A command that runs longer is killed, and its request ends without an answer.")
+    .help("A command that runs longer is killed with its process group, and its request ends without an answer.")
     .example("5s"),
 ];
 

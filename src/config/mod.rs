@@ -21,6 +21,7 @@ mod endpoint;
 mod file;
 mod given;
 pub mod help;
+mod kept;
 pub mod key;
 pub mod manual;
 mod merge;
@@ -38,6 +39,7 @@ pub use accounts::{Accounts, OwnProcess, SystemAccounts};
 pub use check::{digest_input, effective, needs_restart};
 pub use diagnostics::{Diagnostic, Diagnostics, Weight};
 pub use endpoint::{Endpoint, HostPort};
+pub use kept::keep_fixed;
 pub use place::{Place, Source};
 pub use reader::{Effective, Origin, Sourced};
 pub use settings::{
@@ -117,7 +119,8 @@ pub fn parse_file(
     finish(settings, diagnostics)
 }
 
-/// Reads the same arguments and the file that they name again, for a reload.
+/// Reads the same arguments and the file that they name again, for a reload. What
+/// comes into force of it says [`keep_fixed`].
 ///
 /// # Errors
 ///

@@ -330,3 +330,48 @@ fn the_example_of_the_manual_page_is_a_configuration() {
     let settings = parse_file("secure_socket.conf", text.as_bytes(), &ROOT);
     assert!(settings.is_ok(), "{}", settings.unwrap_err());
 }
+
+#[test]
+fn what_takes_a_restart_stays_and_the_rest_is_read_beside_it() {
+    let start = settings(&["service=relay", "upstream=unix:/a", "run_as_user=shop"]);
+    let read = settings(&["service=broker", "allow=uid:self", "broker_pending=2M"]);
+    let kept = keep_fixed(read, &start, &ROOT).unwrap();
+    assert_eq!(kept.service.service, Service::Relay);
+    assert_eq!(kept.service.upstreams, start.service.upstreams);
+    assert_eq!(kept.limits.timeouts.first_byte, None, "as for a relay");
+    assert_eq!(kept.service.broker.pending_bytes, 2 << 20);
+    assert_eq!(kept.peers.policy.only_one_uid(), Some(uid(1000)), "self");
+    assert!(needs_restart(&start, &kept).is_empty());
+    // As if the file had said so.
+    let same = settings(&[
+        "service=relay",
+        "upstream=unix:/a",
+        "run_as_user=shop",
+        "allow=uid:self",
+        "broker_pending=2M",
+    ]);
+    assert_eq!(digest_input(&kept), digest_input(&same));
+}
+
+#[test]
+fn what_follows_from_live_options_and_takes_a_restart_stays_too() {
+    let start = settings(&["allow=uid:0", "metrics_socket=/run/a/m"]);
+    let read = settings(&[
+        "allow=uid:33",
+        "metrics_socket=/run/a/m",
+        "metrics_allow=any",
+    ]);
+    assert_eq!(
+        needs_restart(&start, &read),
+        ["socket_permissions", "socket_group", "metrics_permissions"]
+    );
+    let kept = keep_fixed(read, &start, &ROOT).unwrap();
+    assert!(needs_restart(&start, &kept).is_empty());
+    assert_eq!(kept.socket.mode, start.socket.mode);
+    assert_eq!(kept.socket.group, start.socket.group);
+    let metrics = [&kept, &start].map(|one| one.metrics.as_ref().unwrap());
+    assert_eq!(metrics[0].mode, metrics[1].mode);
+    assert_eq!(metrics[0].policy.only_one_uid(), None);
+    let peers = &kept.peers.policy;
+    assert_eq!(peers.only_one_uid(), Some(uid(33)));
+}

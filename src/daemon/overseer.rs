@@ -44,8 +44,9 @@ pub(super) struct Means<'a> {
 }
 
 pub(super) struct Warden<'a> {
+    /// Those in force.
     settings: Settings,
-    /// As they were at the start.
+    /// As they were at the start: of these is what takes a restart.
     start: Settings,
     means: Means<'a>,
     place: String,
@@ -167,9 +168,11 @@ impl<'a> Warden<'a> {
     /// the same. Whether there is a proof stays as well: sockets were bound for it.
     fn reread(&self, before: Option<&Rules>) -> Result<Reread, String> {
         let args = self.means.origin.args.iter().cloned();
-        let settings = config::reload(args, &self.means.origin.surroundings)
+        let surroundings = &self.means.origin.surroundings;
+        let read = config::reload(args, surroundings).map_err(|wrong| wrong.to_string())?;
+        rooms::say_unchangeable(&self.start, &read);
+        let settings = config::keep_fixed(read, &self.start, surroundings)
             .map_err(|wrong| wrong.to_string())?;
-        rooms::say_unchangeable(&self.settings, &settings);
         let means = &self.means;
         means.reach.covers(rooms::reach(&settings))?;
         rooms::meet(means.kernel, &settings).map_err(|fault| fault.to_string())?;

@@ -73,6 +73,8 @@ pub struct Settings {
     pub effective: Vec<Effective>,
     /// Warnings and notices; no errors.
     pub remarks: Diagnostics,
+    /// What it was made from.
+    pub(crate) given: Vec<Given>,
 }
 
 /// Reads all options. `None` only where diagnostics hold an error.
@@ -91,6 +93,7 @@ pub(crate) fn read(
     }
     settings.map(|settings| Settings {
         effective,
+        given: given.to_vec(),
         ..settings
     })
 }
@@ -126,5 +129,6 @@ fn read_groups(reader: &mut Reader<'_>, surroundings: &Surroundings<'_>) -> Opti
         file: file.map(|file| file.value),
         effective: Vec::new(),
         remarks: Diagnostics::default(),
+        given: Vec::new(),
     })
 }

@@ -181,3 +181,19 @@ fn what_does_not_fit_what_takes_a_restart_is_refused() {
     }
     assert_eq!(accepted(&server.daemon), 64 << 10);
 }
+
+#[test]
+fn a_process_that_may_read_the_metrics_is_held_once_for_all() {
+    let dir = TempDir::new();
+    let metrics = format!("metrics_socket={}", dir.join("metrics").display());
+    let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+    let text = format!("{metrics}\nmetrics_allow=pid:{}\n", child.id());
+    let mut server = Reloaded::start(&text);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let log = server.reload(&format!("{text}max_connections=7\n"));
+    assert!(log.contains("reloaded: 0 connections"), "{log}");
+    // Another one that is not there is refused still.
+    let log = server.reload(&format!("{metrics}\nmetrics_allow=pid:4194304\n"));
+    assert!(log.contains("pid:4194304 can not be held"), "{log}");
+}

@@ -182,8 +182,10 @@ impl<'a> Warden<'a> {
         let mut rules = rooms::rules(&settings, &means.kernel, checker, pins)
             .map_err(|fault| fault.to_string())?;
         rules.process_proof = before.map_or(rules.process_proof, |rules| rules.process_proof);
-        let checker = self.means.checker.clone();
-        let metrics = metrics_rules(&settings, &self.means.kernel, checker, None)
+        let checker = means.checker.clone();
+        let before = means.records.metrics_rules();
+        let pins = before.as_deref().map(|rules| rules.inspector.pins());
+        let metrics = metrics_rules(&settings, &means.kernel, checker, pins)
             .map_err(|fault| fault.to_string())?;
         Ok((settings, rules, metrics))
     }

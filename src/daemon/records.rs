@@ -166,6 +166,11 @@ pub(super) struct Records {
 }
 
 impl Records {
+    /// Who may read the metrics now, if there is a socket for them.
+    pub(super) fn metrics_rules(&self) -> Option<Arc<Rules>> {
+        self.socket.as_ref().map(|socket| socket.rules())
+    }
+
     /// Another configuration is in force.
     pub(super) fn reloaded(&mut self, settings: &Settings, closed: usize, rules: Option<Rules>) {
         let before = std::mem::replace(&mut self.digest, digest(settings));
@@ -258,7 +263,8 @@ impl Records {
     }
 }
 
-/// Who may read the metrics, if there is a socket for them.
+/// Who may read the metrics, if there is a socket for them. What the rules `before` pin
+/// stays pinned.
 pub(super) fn metrics_rules(
     settings: &Settings,
     kernel: &Kernel,

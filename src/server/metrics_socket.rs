@@ -79,6 +79,11 @@ impl MetricsSocket {
         }
     }
 
+    /// The rules in force.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Puts other rules in force, for who comes from now on.
     pub fn set_rules(&self, rules: Rules) {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
@@ -116,8 +121,7 @@ impl MetricsSocket {
         for _ in 0..READERS {
             match self.listener.accept() {
                 Ok(accepted) => {
-                    let rules =
-                        Arc::clone(&self.rules.lock().unwrap_or_else(PoisonError::into_inner));
+                    let rules = self.rules();
                     if readers.len() >= READERS {
                         give_one_up(readers);
                     }

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Daemon, PATIENCE, TempDir};
+use support::{Daemon, PATIENCE, TempDir, is_turned_away, round_trip};
 
 /// A daemon with a configuration file that changes.
 struct Reloaded {
@@ -196,4 +196,29 @@ fn a_process_that_may_read_the_metrics_is_held_once_for_all() {
     // Another one that is not there is refused still.
     let log = server.reload(&format!("{metrics}\nmetrics_allow=pid:4194304\n"));
     assert!(log.contains("pid:4194304 can not be held"), "{log}");
+}
+
+/// A limit that asks for what no rule asks for, at the start.
+#[test]
+fn a_limit_holds_for_a_process_that_no_rule_names() {
+    let name = fs::read_to_string("/proc/self/comm").unwrap();
+    let own = [
+        format!("name:{}", name.trim_end()),
+        format!("pid:{}", std::process::id()),
+    ];
+    for criterion in own {
+        let limit = format!("limit=uid:self,{criterion}:connections=1");
+        let daemon = Daemon::start(&[&limit]);
+        let first = daemon.connect();
+        (&first).write_all(b"x").unwrap();
+        (&first).read_exact(&mut [0]).unwrap();
+        let second = daemon.connect();
+        let _ = (&second).write_all(b"x");
+        assert!(is_turned_away(&second), "{criterion}");
+        let other = Daemon::start(&[&limit.replace(&criterion, "name:nobody,pid:1")]);
+        let first = other.connect();
+        (&first).write_all(b"x").unwrap();
+        (&first).read_exact(&mut [0]).unwrap();
+        assert_eq!(round_trip(&other.connect(), b"y"), b"y");
+    }
 }

@@ -332,6 +332,23 @@ fn the_example_of_the_manual_page_is_a_configuration() {
 }
 
 #[test]
+fn what_a_limit_names_is_learnt_and_pinned() {
+    use crate::peer::{FactKind, Needs};
+    let read = settings(&[
+        "allow=uid:33",
+        "limit=uid:33,exe:/usr/bin/app:connections=150",
+        "limit=pid:7:rate=5/1s",
+    ]);
+    let policy = &read.peers.policy;
+    assert!(policy.needs().has_any(Needs::only(FactKind::Exe)));
+    assert!(policy.needs().has_any(Needs::only(FactKind::Process)));
+    assert!(policy.needs_ptrace_capability());
+    assert_eq!(policy.exe_paths(), ["/usr/bin/app".into()].into());
+    assert_eq!(policy.pids().len(), 1);
+    assert_eq!(policy.allow_rules().len(), 1, "it admits nobody");
+}
+
+#[test]
 fn what_takes_a_restart_stays_and_the_rest_is_read_beside_it() {
     let start = settings(&["service=relay", "upstream=unix:/a", "run_as_user=shop"]);
     let read = settings(&["service=broker", "allow=uid:self", "broker_pending=2M"]);

@@ -45,7 +45,10 @@ pub struct Rules {
     /// that admitted it names one.
     pub recheck_interval: Duration,
     /// What the exceptions of the limits ask for
-    /// ([`Limits::needs`](crate::admission::Limits::needs)).
+    /// ([`Limits::needs`](crate::admission::Limits::needs)), of which facts of the socket
+    /// are learnt. For those below `/proc`, and where they name a process or a path, the
+    /// policy has to learn for them as well
+    /// ([`Policy::also_learning_for`](crate::policy::Policy::also_learning_for)).
     pub limits_need: Needs,
 }
 
@@ -83,8 +86,7 @@ impl Rules {
     pub(super) fn needs(&self) -> Needs {
         let ends = self.session_ends_with_peer == Choice::Yes;
         let held = Needs::only(crate::peer::FactKind::Process);
-        // Facts below /proc are learnt for the policy only: an exception holds
-        // where they are known anyway.
+        // Facts below /proc are learnt for the policy only.
         let own = self
             .policy
             .needs()

@@ -109,9 +109,10 @@ fn read_groups(reader: &mut Reader<'_>, surroundings: &Surroundings<'_>) -> Opti
     let socket = socket::read(reader, surroundings, &peers.policy)?;
     let mut service = service::read(reader, surroundings, own_user, &socket)?;
     service.broker.proof_timeout = peers.proof_timeout;
-    let permits = service.permits.rules().cloned().collect();
-    peers.policy = peers.policy.also_learning_for(permits);
     let limits = limits::read(reader, surroundings, &peers.policy, service.service)?;
+    let excepted = limits.admission.exceptions.iter().map(|one| &one.rule);
+    let others = service.permits.rules().chain(excepted).cloned().collect();
+    peers.policy = peers.policy.also_learning_for(others);
     let logs = logs::read(reader)?;
     let trail = records::read_trail(reader, walls.run_as.as_ref())?;
     let metrics = records::read_metrics(reader, surroundings, own_user)?;

@@ -12,6 +12,7 @@ use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use std::borrow::Cow;
+use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,11 @@ fn kind<S: AsFd>(stream: &S) -> Kind {
 impl<S: AsFd> Stream<S> {
     pub(in super::super) fn new(stream: S) -> Self {
         let kind = kind(&stream);
-        let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
+        let (first, most) = match kind {
+            Kind::File => (100, 1000),
+            Kind::Socket | Kind::Other => (1, 50),
+        };
+        let backoff = Backoff::new(Duration::from_millis(first), Duration::from_millis(most));
         Self {
             stream,
             kind,
@@ -65,6 +70,11 @@ impl<S: AsFd> Stream<S> {
                     self.backoff.succeeded();
                 }
                 Err(Errno::INTR) => {}
+                Err(error) if self.kind == Kind::File && may_pass(error) => {
+                    // What waits goes on at the byte where it stopped.
+                    self.backlog.set_cause(io::Error::from(error));
+                    return self.backoff.failed(now);
+                }
                 Err(error) => {
                     // Nobody will ever read it again, or it is closed.
                     self.backlog.lose_all(error);
@@ -97,6 +107,14 @@ impl<S: AsFd + Send> Sink for Stream<S> {
             self.backoff.until()
         }
     }
+}
+
+/// Whether a file may take lines again later: space is freed, a limit is raised.
+fn may_pass(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO | Errno::NOMEM
+    )
 }
 
 /// Writes as much as there is room for; `Ok(0)` for none.
@@ -175,7 +193,7 @@ mod tests {
 
     /// What comes out of a pipe into which `text` and a line feed were written.
     fn piped(text: &str) -> String {
-        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
         write_once(&writer, &format!("{text}\n"));
         write_once(&writer, "next\n");
         drop(writer);

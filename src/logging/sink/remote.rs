@@ -3,7 +3,8 @@
 //!
 //! Never waits: a connection is made in the background, and lines wait in the
 //! backlog meanwhile. A line that was being sent when a connection broke is
-//! sent again, whole. Not known are lines that the other side's kernel had
+//! sent again, whole. Each try after a failure comes later, up to 30 s, until a
+//! connection has held. Not known are lines that the other side's kernel had
 //! taken and its program had not read: plain TCP can't tell, and UDP even less.
 
 use super::super::LoggingError;
@@ -24,6 +25,10 @@ use std::time::{Duration, Instant};
 
 /// Bytes of the longest datagram over UDP and IPv4.
 const LONGEST_DATAGRAM: usize = 65_507;
+
+/// A connection that took lines, and broke this long after the first or later, was
+/// one: the next failure is the first again.
+const HELD: Duration = Duration::from_secs(1);
 
 /// A server of lines, as it is configured.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,7 +98,12 @@ pub(in super::super) struct Remote {
     local_stream: bool,
     backlog: Backlog,
     framed: Lines,
+    /// When to connect again.
     backoff: Backoff,
+    /// When to look again at a connection that isn't made yet, or takes no lines.
+    pause: Backoff,
+    /// When this connection took its first line.
+    taking_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -112,6 +122,8 @@ impl Remote {
             backlog: Backlog::default(),
             framed: Lines::default(),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
+            pause: Backoff::new(Duration::from_millis(5), Duration::from_millis(500)),
+            taking_since: None,
         }
     }
 
@@ -124,7 +136,8 @@ impl Remote {
         match self.try_dial() {
             Ok(link) => {
                 self.link = link;
-                self.backoff.succeeded();
+                self.taking_since = None;
+                self.pause.succeeded();
             }
             Err(Errno::PROTOTYPE) if !self.local_stream => {
                 self.local_stream = true;
@@ -170,6 +183,10 @@ impl Remote {
         self.link = Link::Down;
         self.backlog.rewind_line();
         self.backlog.set_cause(io::Error::from(errno));
+        let held = |since| now.saturating_duration_since(since) >= HELD;
+        if self.taking_since.take().is_some_and(held) {
+            self.backoff.succeeded();
+        }
         self.backoff.failed(now);
     }
 
@@ -179,8 +196,14 @@ impl Remote {
             return;
         };
         match is_connected(&socket) {
-            Ok(true) => self.link = Link::Up(socket),
-            Ok(false) => self.link = Link::Connecting(socket),
+            Ok(true) => {
+                self.link = Link::Up(socket);
+                self.pause.succeeded();
+            }
+            Ok(false) => {
+                self.link = Link::Connecting(socket);
+                self.pause.failed(now);
+            }
             Err(errno) => self.broke(errno, now),
         }
     }
@@ -188,6 +211,9 @@ impl Remote {
     fn flush(&mut self, now: Instant) {
         if matches!(self.link, Link::Down) && self.backoff.is_over(now) {
             self.dial(now);
+        }
+        if !self.pause.is_over(now) {
+            return;
         }
         self.settle_if_connecting(now);
         while let Link::Up(socket) = &self.link {
@@ -201,9 +227,13 @@ impl Remote {
             };
             match sent {
                 Ok(0) => return,
-                Ok(bytes) => self.backlog.advance(bytes),
+                Ok(bytes) => {
+                    self.backlog.advance(bytes);
+                    self.taking_since.get_or_insert(now);
+                    self.pause.succeeded();
+                }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN | Errno::NOBUFS) => return,
+                Err(Errno::AGAIN | Errno::NOBUFS) => return self.pause.failed(now),
                 Err(Errno::MSGSIZE) => self.backlog.lose_next("a line is longer than a datagram"),
                 Err(errno) => self.broke(errno, now),
             }
@@ -253,9 +283,7 @@ impl Sink for Remote {
         }
         match &self.link {
             Link::Down => self.backoff.until(),
-            Link::Connecting(_) | Link::Up(_) => {
-                Instant::now().checked_add(Duration::from_millis(5))
-            }
+            Link::Connecting(_) | Link::Up(_) => self.pause.until(),
         }
     }
 }
@@ -318,6 +346,100 @@ fn send_datagram(socket: &OwnedFd, line: &[u8], udp: bool) -> Result<usize, Errn
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_server_that_refuses_is_tried_less_and_less() {
+        let address = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .unwrap();
+        for to in [RemoteAddress::Tcp(address), RemoteAddress::Udp(address)] {
+            let mut remote = Remote::new(to.clone());
+            let tries = tries(&mut remote, 1);
+            // The first ones are 0.1, 0.2, 0.4 s apart, those after some minutes 30 s, and
+            // a connection is looked at some times before it is refused.
+            assert!(tries < 1000, "{to:?}: {tries}");
+            assert!(remote.backoff.failures > 5, "{to:?}: {:?}", remote.backoff);
+        }
+    }
+
+    #[test]
+    fn a_server_that_closes_at_once_is_tried_less_and_less() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut remote = Remote::new(RemoteAddress::Tcp(listener.local_addr().unwrap()));
+        let begin = Instant::now();
+        for second in 0..20 {
+            let now = begin + Duration::from_secs(second) * 60;
+            for step in 0..100 {
+                remote.write(&lines(1), now + Duration::from_millis(step));
+                if matches!(remote.link, Link::Up(_)) {
+                    drop(listener.accept().unwrap());
+                }
+            }
+        }
+        assert!(remote.backoff.failures > 5, "{:?}", remote.backoff);
+    }
+
+    #[test]
+    fn a_server_that_took_lines_for_a_while_is_tried_at_once_when_it_is_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut remote = Remote::new(RemoteAddress::Tcp(listener.local_addr().unwrap()));
+        remote.backoff.failures = 9;
+        let mut now = Instant::now();
+        while !matches!(remote.link, Link::Up(_)) || !remote.backlog.is_empty() {
+            remote.write(&lines(1), now);
+            now += Duration::from_millis(1);
+        }
+        drop((listener.accept().unwrap(), listener));
+        now += HELD;
+        while matches!(remote.link, Link::Up(_)) {
+            remote.write(&lines(1), now);
+        }
+        assert_eq!(remote.backoff.failures, 1);
+    }
+
+    #[test]
+    fn a_server_that_does_not_read_is_looked_at_now_and_then() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut remote = Remote::new(RemoteAddress::Tcp(listener.local_addr().unwrap()));
+        let looks = tries(&mut remote, 100_000);
+        assert!(matches!(remote.link, Link::Up(_)) && !remote.backlog.is_empty());
+        assert!(looks < 10_000, "{looks}");
+    }
+
+    /// How often it wants to be asked again within 10 minutes with these lines, which pass
+    /// as fast as it asks.
+    fn tries(remote: &mut Remote, count: usize) -> usize {
+        let begin = Instant::now();
+        let mut now = begin;
+        for _ in 0..count.div_ceil(1000) {
+            remote.write(&lines(count.min(1000)), now);
+        }
+        for asked in 0..100_000 {
+            let Some(at) = remote.retry_at() else {
+                return asked;
+            };
+            now = now.max(at);
+            if now.duration_since(begin) > Duration::from_secs(600) {
+                return asked;
+            }
+            remote.retry(now);
+        }
+        100_000
+    }
+
+    fn lines(count: usize) -> Lines {
+        let mut lines = Lines::default();
+        let mark = Mark {
+            end: 0,
+            severity: super::super::Severity::Info,
+            micros: 1,
+        };
+        for _ in 0..count {
+            lines.push(&[b'x'; 100], &mark);
+        }
+        lines
+    }
 
     #[test]
     fn only_an_absolute_path_is_a_server() {

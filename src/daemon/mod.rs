@@ -189,6 +189,9 @@ fn check(settings: &Settings) -> Result<u8, Fault> {
     if let Err(fault) = rooms::fit_pool(settings, settings.limits.threads) {
         eprintln!("warning: here it would not start: {fault}");
     }
+    for remark in rooms::log_remarks(settings) {
+        eprintln!("warning: here: {remark}");
+    }
     let mut text = config::effective(settings);
     for wall in sandbox::preview(&rooms::preview_plan(settings)).walls() {
         let detail = if wall.detail.is_empty() {

@@ -99,6 +99,16 @@ fn sink(settings: &Settings, sink: LogSink) -> Option<SinkSpec> {
     })
 }
 
+/// What there is to say about the directory of the log file, as it is now.
+pub(super) fn log_remarks(settings: &Settings) -> Vec<String> {
+    let logs = &settings.logs;
+    let to_file = logs.targets.iter().any(|to| to.sink == LogSink::File);
+    let file = logs.file.as_ref().filter(|_| to_file);
+    file.map_or_else(Vec::new, |file| {
+        logging::log_file_remarks(Path::new(file), owner(settings))
+    })
+}
+
 /// Warnings and notices of the configuration, to the log.
 pub(super) fn say_remarks(settings: &Settings) {
     for remark in settings.remarks.iter() {

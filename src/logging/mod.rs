@@ -70,6 +70,7 @@ pub use {
     error::LoggingError,
     layout::Format,
     logger::{Guard, Logger, NeededPath, SinkStats, Stats, ThreadHook, ThreadRole},
+    sink::directory::log_file_remarks,
     sink::file::FileSpec,
     sink::mq::mqcat,
     sink::remote::{RemoteAddress, RemoteSpec},

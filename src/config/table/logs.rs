@@ -18,7 +18,7 @@ pub(crate) static KEYS: &[Key] = &[
         .help("Where lines go; each may have a level of its own.")
         .example("stdout:4,file:8"),
     Key::new("log_file", Kind::Text("absolute path"), Preset::Nothing)
-        .help("The log file, 0600, locked, opened without following links.")
+        .help("The log file, 0600, locked, opened without following links. It is rolled in its directory, which `run_as_user` must be able to write: else it grows, and a warning says so.")
         .example("/var/log/secure_socket/secure_socket.log"),
     Key::new("log_max_size", size(4 * K, T), Preset::Value("10M"))
         .help("At this size the file is renamed and compressed.")

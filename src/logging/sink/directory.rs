@@ -9,7 +9,7 @@ use super::super::LoggingError;
 use super::super::rotation_names::Archive;
 use crate::ids::{Gid, Uid};
 use crate::sys::rename;
-use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{self, Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -80,6 +80,11 @@ impl Directory {
         self.path.join(&self.base)
     }
 
+    /// What an administrator wants to know about it.
+    pub(in super::super) fn remarks(&self) -> Vec<String> {
+        remarks_on(&self.descriptor, &self.path, &self.file_path(), self.owner)
+    }
+
     /// Opens a file here, never through a link, never waiting.
     pub(super) fn open_file(&self, name: &OsStr, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -137,6 +142,67 @@ impl Directory {
         };
         Ok(archives.into_iter().rev().find(is_ours))
     }
+}
+
+/// What there is to say about the directory of a log file as it is now: that others
+/// share it, that the file can't be rolled in it. Nothing if it is missing. Makes and
+/// changes nothing.
+pub fn log_file_remarks(file: &Path, owner: Owner) -> Vec<String> {
+    let Some(path) = file.parent() else {
+        return Vec::new();
+    };
+    let flags = directory_flags().difference(OFlags::RDONLY) | OFlags::PATH;
+    fs::open(path, flags, Mode::empty()).map_or_else(
+        |_| Vec::new(),
+        |directory| remarks_on(&directory, path, file, owner),
+    )
+}
+
+fn remarks_on(directory: &OwnedFd, path: &Path, file: &Path, owner: Owner) -> Vec<String> {
+    let Ok(stat) = fs::fstat(directory) else {
+        return Vec::new();
+    };
+    let mut remarks = Vec::new();
+    let shown = path.display();
+    if stat.st_mode & 0o022 != 0 {
+        remarks.push(format!(
+            "log directory {shown} is shared with others (mode {:04o}, uid {}, gid {}); a \
+             directory for the log alone is safer",
+            stat.st_mode & 0o7777,
+            stat.st_uid,
+            stat.st_gid
+        ));
+    }
+    if !can_roll(directory, &stat, owner) {
+        let who = owner.map_or_else(
+            || format!("uid {}", rustix::process::geteuid().as_raw()),
+            |(uid, _)| format!("run_as_user (uid {uid})"),
+        );
+        remarks.push(format!(
+            "log file {} can't be rolled, and grows: {who} may not write {shown}",
+            file.display()
+        ));
+    }
+    remarks
+}
+
+/// Whether files can be renamed and created here: by this process, or by the owner as far
+/// as the mode tells.
+fn can_roll(directory: &OwnedFd, stat: &Stat, owner: Owner) -> bool {
+    let Some((uid, gid)) = owner else {
+        let needed = Access::WRITE_OK | Access::EXEC_OK;
+        return fs::accessat(directory, ".", needed, AtFlags::EACCESS) != Err(Errno::ACCESS);
+    };
+    let needed = if uid == Uid::ROOT {
+        return true;
+    } else if stat.st_uid == uid.as_raw() {
+        0o300
+    } else if stat.st_gid == gid.as_raw() {
+        0o030
+    } else {
+        0o003
+    };
+    stat.st_mode & needed == needed
 }
 
 fn ends_in_slash(path: &Path) -> bool {

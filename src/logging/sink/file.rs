@@ -78,7 +78,10 @@ pub(in super::super) struct File {
     backoff: Backoff,
     roll_backoff: Backoff,
     followed: Instant,
-    notice: Option<String>,
+    /// What is to be said in the log.
+    notices: Vec<String>,
+    /// Why the last roll failed, if it did.
+    roll_failure: String,
     /// Lines lost since the last success, for the complaint.
     lost: u64,
     /// Tells the compressor that there is a rolled file.
@@ -95,6 +98,8 @@ impl File {
         let (open, notice) = open_file(&directory, spec.mode, false)
             .map_err(|error| cannot_open(&directory, error))?;
         refuse_if_rolling(&directory)?;
+        let mut notices: Vec<String> = notice.into_iter().collect();
+        notices.extend(directory.remarks());
         // Once: later files are our own, and the writer lists no directory.
         let newest = directory
             .newest()
@@ -114,7 +119,8 @@ impl File {
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
             roll_backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
             followed: Instant::now(),
-            notice,
+            notices,
+            roll_failure: String::new(),
             lost: 0,
             rolled,
         };
@@ -158,8 +164,17 @@ impl File {
                     self.backoff.succeeded();
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::FBIG) if self.open.size > 0 && self.shrink(sent - start, now) => {
-                    sent = start
+                Err(Errno::FBIG) if self.shrink(sent - start) => {
+                    // The line goes elsewhere, whole, or is tried again, whole.
+                    sent = start;
+                    let whole = self.open.size;
+                    if self.roll_backoff.is_over(now) {
+                        self.roll(now);
+                    }
+                    if self.open.size >= whole {
+                        self.failed(Errno::FBIG, now);
+                        break;
+                    }
                 }
                 Err(errno) => {
                     self.failed(errno, now);
@@ -171,16 +186,19 @@ impl File {
     }
 
     /// The system allows no larger file (RLIMIT_FSIZE): takes back what was
-    /// written of the line, rolls, and remembers the bound.
-    fn shrink(&mut self, torn: usize, now: Instant) -> bool {
-        let whole = self.open.size - u64::try_from(torn).unwrap_or(0).min(self.open.size);
+    /// written of the line, and remembers the bound. Not where it has no room for
+    /// one line.
+    fn shrink(&mut self, torn: usize) -> bool {
+        let whole = self
+            .open
+            .size
+            .saturating_sub(u64::try_from(torn).unwrap_or(0));
         if whole == 0 || fs::ftruncate(&self.open.descriptor, whole).is_err() {
             return false;
         }
         self.open.size = whole;
         self.max_size = whole;
-        self.roll(now);
-        self.open.size < whole
+        true
     }
 
     fn must_roll(&mut self, line: usize) -> bool {
@@ -215,14 +233,22 @@ impl File {
         match self.try_roll() {
             Ok(()) => {
                 self.roll_backoff.succeeded();
+                self.roll_failure.clear();
                 (self.rolled)();
             }
             Err(error) => {
                 self.roll_backoff.failed(now);
-                complain(&format!(
-                    "{}: roll: {error}",
-                    self.directory.file_path().display()
-                ));
+                let path = self.directory.file_path();
+                complain(&format!("{}: roll: {error}", path.display()));
+                let cause = error.to_string();
+                // Once for each cause: it is tried again and again.
+                if cause != self.roll_failure {
+                    self.notices.push(format!(
+                        "log file {} can't be rolled, and grows: {cause}",
+                        path.display()
+                    ));
+                    self.roll_failure = cause;
+                }
             }
         }
     }
@@ -272,7 +298,7 @@ impl File {
     fn open_again(&mut self) -> io::Result<()> {
         let (open, notice) = open_file(&self.directory, self.spec.mode, false)?;
         self.open = open;
-        self.notice = notice.or(self.notice.take());
+        self.notices.extend(notice);
         Ok(())
     }
 
@@ -375,6 +401,6 @@ impl Sink for File {
     }
 
     fn take_notice(&mut self) -> Option<String> {
-        self.notice.take()
+        (!self.notices.is_empty()).then(|| self.notices.remove(0))
     }
 }

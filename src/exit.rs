@@ -5,8 +5,8 @@
 
 /// All done: served and stopped as asked.
 pub const OK: u8 = 0;
-/// A stop that had to close connections, because its time was over or a second
-/// signal came.
+/// A stop that had to close connections, because its time was over, or that a second
+/// signal cut short.
 pub const FORCED: u8 = 1;
 /// The command line is wrong (`EX_USAGE`).
 pub const USAGE: u8 = 64;

@@ -15,7 +15,7 @@ mod skipping;
 use rustix::fs::inotify::{self, ReadFlags};
 use rustix::io::Errno;
 
-use logging_support::{Front, TempDir, all_lines, files, message, start};
+use logging_support::{Front, TempDir, Tmpfs, all_lines, files, message, start};
 use secure_socket::logging::{Builder, FileSpec, Logger, LoggingError, SinkSpec};
 use std::collections::BTreeMap;
 use std::fs;
@@ -450,28 +450,6 @@ fn a_torn_last_line_is_taken_out_and_shown() {
     };
     assert!(lines.iter().any(shown), "{lines:?}");
     assert!(lines.iter().any(|line| line.ends_with("next")));
-}
-
-/// Mounts a file system of 1 MiB; `None` where that isn't allowed.
-struct Tmpfs(TempDir);
-
-impl Tmpfs {
-    fn mount() -> Option<Self> {
-        let directory = TempDir::new("full");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs"])
-            .arg(directory.path())
-            .status();
-        mounted
-            .is_ok_and(|status| status.success())
-            .then_some(Self(directory))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
 }
 
 #[test]

@@ -172,14 +172,17 @@ fn serve_logged(
         Err(error) => {
             let fault = fault::of_server(error);
             crate::critical!("{fault}");
-            warden.close(fault.code());
-            guard.shutdown();
+            let mut ending = warden.close(fault.code());
+            guard.shutdown_unless(|| ending.hurries());
             return Err(fault);
         }
     };
-    warden.close(code);
+    let mut ending = warden.close(code);
     crate::notice!("stopped, exit code {code}");
-    guard.shutdown();
+    guard.shutdown_unless(|| ending.hurries());
+    if ending.was_cut_short() {
+        return Ok(exit::FORCED);
+    }
     Ok(code)
 }
 

@@ -78,9 +78,18 @@ impl<'a> Warden<'a> {
         }
     }
 
-    /// The server has ended.
-    pub(super) fn close(self, code: u8) {
-        self.means.records.close(code);
+    /// The server has ended: trail and metrics do. What is left answers signals still.
+    pub(super) fn close(self, code: u8) -> Ending {
+        let Means {
+            signals, records, ..
+        } = self.means;
+        let mut ending = Ending {
+            signals,
+            stops: self.stops,
+            begun_with: self.stops,
+        };
+        records.close(code, || ending.hurries());
+        ending
     }
 
     fn answer(&mut self, request: Request, pid: u32, uid: u32, handle: &Handle) {
@@ -224,6 +233,32 @@ impl<'a> Warden<'a> {
         if let Some(Err(error)) = self.means.notify.as_ref().map(what) {
             crate::warning!("can't notify the service manager: {error}");
         }
+    }
+}
+
+/// The last moments, in which records and logs are closed.
+pub(super) struct Ending {
+    signals: Signals,
+    stops: u32,
+    /// How often a stop was asked for when they began.
+    begun_with: u32,
+}
+
+impl Ending {
+    /// Whether nothing is to be waited for any more: a second TERM or INT came.
+    pub(super) fn hurries(&mut self) -> bool {
+        while let Some((request, pid, uid)) = self.signals.next() {
+            if request == Request::Stop {
+                self.stops += 1;
+                crate::notice!("asked to stop by pid {pid} uid {uid}: not waiting any more");
+            }
+        }
+        self.stops > 1
+    }
+
+    /// Whether a second one came only now.
+    pub(super) const fn was_cut_short(&self) -> bool {
+        self.begun_with < 2 && self.stops > 1
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -22,6 +23,10 @@ use crate::trail::{self, Event, Trail};
 
 /// How much stack the threads here need.
 const STACK: usize = 256 * 1024;
+
+/// How long threads are waited for at the end, once it has to hurry: longer than the
+/// metrics go on answering.
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
 
 /// What was opened before the walls rose.
 pub(super) struct Opened {
@@ -231,8 +236,9 @@ impl Records {
         lines
     }
 
-    /// The last line, and the end of the threads.
-    pub(super) fn close(mut self, code: u8) {
+    /// The last line, and the end of the threads. They are left if they have not ended
+    /// some time after `hurries` says so.
+    pub(super) fn close(mut self, code: u8, mut hurries: impl FnMut() -> bool) {
         if let Some(socket) = &self.socket {
             socket.stop();
         }
@@ -240,14 +246,18 @@ impl Records {
         if let Some(trail) = &self.trail {
             trail.close();
         }
+        let mut until: Option<Instant> = None;
         for thread in self.threads.drain(..) {
             // The metrics thread may sit in accept on a socket that is not ours to
             // shut down.
-            while !thread.is_finished() {
+            while !thread.is_finished() && until.is_none_or(|until| Instant::now() < until) {
                 thread.interrupt();
-                std::thread::sleep(std::time::Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(1));
+                if until.is_none() && hurries() {
+                    until = Some(Instant::now() + LAST_MOMENTS);
+                }
             }
-            if thread.join().is_err() {
+            if thread.is_finished() && thread.join().is_err() {
                 crate::critical!("a thread of trail or metrics panicked");
             }
         }

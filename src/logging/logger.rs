@@ -5,18 +5,22 @@
 //! caller's hook: that is where a sandbox tightens the thread's filter.
 
 use super::builder::Builder;
-use super::shared::{Phase, Shared, Taker};
+use super::shared::{HURRY_LIMIT, Phase, STOP_LIMIT, Shared, Taker};
+use super::sink::complain;
 use super::sink::compress::{Compressor, Handle};
 use super::sink::remote::RemoteAddress;
 use super::writer::Writer;
 use super::{LoggingError, Severity, Verbosity, limited};
-use crossbeam::channel::{Receiver, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How often a stop looks whether it has to hurry.
+const TURN: Duration = Duration::from_millis(5);
 
 /// What a thread of the logger does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -325,13 +329,20 @@ impl Guard {
     }
 
     /// Writes all that was logged, says what was lost, and ends the threads.
-    /// Waits as long as lines are written; a disk that hangs for 10 seconds is
-    /// given up. Gives whether all sinks are done.
-    pub fn shutdown(mut self) -> bool {
-        self.stop()
+    /// Sinks that are slow get 5 seconds in all, and a disk that hangs 5 more; what
+    /// they have not taken by then is lost. Gives whether the writer came to its end.
+    pub fn shutdown(self) -> bool {
+        self.shutdown_unless(|| false)
     }
 
-    fn stop(&mut self) -> bool {
+    /// As [`Guard::shutdown`]; once `hurries` says so, 1 second is left instead of 5.
+    /// It is asked every few milliseconds while the logger waits, on the calling
+    /// thread, and not again after its first yes.
+    pub fn shutdown_unless(mut self, hurries: impl FnMut() -> bool) -> bool {
+        self.stop(hurries)
+    }
+
+    fn stop(&mut self, mut hurries: impl FnMut() -> bool) -> bool {
         let Some(thread) = self.writer.take() else {
             return true;
         };
@@ -340,52 +351,60 @@ impl Guard {
         }
         let shared = &self.logger.0.shared;
         limited::summarise_all();
+        // Now begins its time.
+        shared.stop_by();
         shared.stop.store(true, Ordering::SeqCst);
         shared.queue.wake();
-        let writer = self.await_writer();
+        let mut hurry = false;
+        let mut look = || {
+            if !hurry && hurries() {
+                hurry = true;
+                shared.hurry();
+            }
+            shared.stop_by() + if hurry { HURRY_LIMIT } else { STOP_LIMIT }
+        };
+        let writer = await_writer(&self.ends, &mut look);
         shared.set_phase(Phase::After);
         let Some(mut writer) = writer else {
+            complain("the writer hangs and is left: the last lines may be missing");
             return false;
         };
         let _ = thread.join();
         for (thread, _) in self.compressors.drain(..) {
-            let _ = thread.join();
+            while !thread.is_finished() && Instant::now() < look() {
+                thread::sleep(TURN);
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
         }
-        writer.close(shared);
+        writer.close(shared, &mut || {
+            look();
+        });
         drop(writer);
         *shared.taker() = Taker::Ended;
         shared.drain_late();
         true
     }
+}
 
-    /// Waits for the writer as long as it writes.
-    fn await_writer(&self) -> Option<Box<Writer>> {
-        let written = || {
-            self.logger
-                .stats()
-                .sinks
-                .iter()
-                .map(|sink| sink.written)
-                .sum::<u64>()
-        };
-        let mut last = written();
-        let mut quiet_seconds = 0;
-        while quiet_seconds < 10 {
-            match self.ends.recv_timeout(Duration::from_secs(1)) {
-                Ok(writer) => return Some(writer),
-                Err(_) => {
-                    let now = written();
-                    quiet_seconds = if now == last { quiet_seconds + 1 } else { 0 };
-                    last = now;
-                }
-            }
+/// Waits for the writer until the moment that `look` gives.
+fn await_writer(
+    ends: &Receiver<Box<Writer>>,
+    look: &mut impl FnMut() -> Instant,
+) -> Option<Box<Writer>> {
+    loop {
+        let until = look();
+        match ends.recv_timeout(TURN) {
+            Ok(writer) => return Some(writer),
+            Err(RecvTimeoutError::Timeout) if Instant::now() < until => {}
+            Err(_) => return None,
         }
-        None
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.stop();
+        self.stop(|| false);
     }
 }

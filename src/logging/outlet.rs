@@ -104,9 +104,10 @@ impl Outlet {
         Some(format!("{}: lost {loss}: {cause}", self.state.name))
     }
 
-    /// Gives up what waits, for the end.
+    /// Gives up what waits, for the end; but a line that is partly written may be
+    /// ended, so that the last words of all do not begin in it.
     pub(super) fn give_up(&mut self, shared: &Shared) {
-        self.sink.backlog().lose_all("the logger stopped");
+        self.sink.backlog().lose_untouched("the logger stopped");
         self.take_loss(shared);
     }
 

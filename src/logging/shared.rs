@@ -30,6 +30,12 @@ use std::time::{Duration, Instant};
 /// crate's flush for all lines.
 pub(super) const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a stop waits for sinks that are slow and for callers that are at their
+/// lines, in all; and again as long for a disk that hangs.
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// The same from the moment on when it has to hurry.
+pub(super) const HURRY_LIMIT: Duration = Duration::from_secs(1);
+
 /// The writer's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -72,6 +78,8 @@ pub(super) struct Shared {
     pub(super) flushes: Flushes,
     pub(super) reopen: AtomicBool,
     pub(super) stop: AtomicBool,
+    /// When a stop waits no more.
+    stop_by: Mutex<Option<Instant>>,
     pub(super) taker: Mutex<Taker>,
 }
 
@@ -104,6 +112,7 @@ impl Shared {
             flushes: Flushes::default(),
             reopen: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            stop_by: Mutex::new(None),
             taker: Mutex::new(Taker::Parked(Box::new(writer))),
         }
     }
@@ -291,6 +300,18 @@ impl Shared {
                 return;
             }
         }
+    }
+
+    /// When a stop waits no more. The first to ask begins its time.
+    pub(super) fn stop_by(&self) -> Instant {
+        let mut by = self.stop_by.lock().unwrap_or_else(PoisonError::into_inner);
+        *by.get_or_insert_with(|| Instant::now() + STOP_LIMIT)
+    }
+
+    /// The stop has to hurry.
+    pub(super) fn hurry(&self) {
+        let by = self.stop_by().min(Instant::now() + HURRY_LIMIT);
+        *self.stop_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(by);
     }
 
     /// Counts lines that the queue dropped.

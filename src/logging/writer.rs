@@ -33,9 +33,6 @@ const SHORT_NAP: Duration = Duration::from_micros(100);
 const EMPTY_NAPS: u32 = 20;
 /// Losses of the queue are said this often while they go on.
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
-/// At the end, how long sinks and callers that make no progress are waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// See the module.
 pub(super) struct Writer {
     outlets: Vec<Outlet>,
@@ -89,7 +86,7 @@ impl Writer {
             };
             let hurries = stop_at.is_some() || self.owes_lines(asked);
             if stop_at.is_some_and(|at| shared.queue.is_taken(at)) {
-                self.finish(shared);
+                self.finish(shared, &mut || ());
                 self.answer_flush(shared);
                 return self;
             } else if taken > 0 && (taken == BATCH || hurries) {
@@ -192,16 +189,16 @@ impl Writer {
     }
 
     /// Writes all that is queued, and waits for callers that are at their lines, but not for ever.
-    fn drain_whole(&mut self, shared: &Shared) {
-        let mut progress = Instant::now();
+    fn drain_whole(&mut self, shared: &Shared, look: &mut dyn FnMut()) {
         loop {
             if self.pass(shared) > 0 {
-                progress = Instant::now();
-            } else if shared.queue.is_empty() || progress.elapsed() >= PATIENCE {
-                return;
-            } else {
-                std::thread::sleep(SHORT_NAP);
+                continue;
             }
+            look();
+            if shared.queue.is_empty() || Instant::now() >= shared.stop_by() {
+                return;
+            }
+            std::thread::sleep(SHORT_NAP);
         }
     }
 
@@ -268,7 +265,7 @@ impl Writer {
 
     fn say_sink_losses(&mut self, shared: &Shared) {
         for index in 0..self.outlets.len() {
-            if let Some(message) = self.outlets.get_mut(index).and_then(|o| o.news(shared)) {
+            while let Some(message) = self.outlets.get_mut(index).and_then(|o| o.news(shared)) {
                 self.say(shared, format_args!("{message}"));
             }
         }
@@ -298,20 +295,23 @@ impl Writer {
         }
     }
 
-    /// Waits for sinks that are behind as long as one of them makes progress. Takes
-    /// no more lines from the queue: whoever goes on logging would keep them behind.
-    fn finish(&mut self, shared: &Shared) {
-        let mut progress = Instant::now();
-        let mut waiting = self.waiting();
-        while waiting > 0 && progress.elapsed() < PATIENCE {
+    /// Waits for sinks that are behind, until the stop has its time, or until none of
+    /// them tries again before that. Takes no more lines from the queue: whoever goes on
+    /// logging would keep them behind. `look` may shorten the time.
+    fn finish(&mut self, shared: &Shared, look: &mut dyn FnMut()) {
+        while self.waiting() > 0 {
+            look();
+            let end = shared.stop_by();
+            let has_hope = |outlet: &mut Outlet| {
+                let retry_at = outlet.sink.retry_at();
+                outlet.waiting() > 0 && retry_at.is_none_or(|at| at < end)
+            };
+            if Instant::now() >= end || !self.outlets.iter_mut().any(has_hope) {
+                return;
+            }
             std::thread::sleep(Duration::from_millis(1));
             self.say_sink_losses(shared);
             self.deliver(Instant::now());
-            let now_waiting = self.waiting();
-            if now_waiting != waiting {
-                progress = Instant::now();
-                waiting = now_waiting;
-            }
         }
     }
 
@@ -320,10 +320,10 @@ impl Writer {
     }
 
     /// Writes the last lines and says what was lost in all. No line comes any more
-    /// but of callers that have a place in the queue.
-    pub(super) fn close(&mut self, shared: &Shared) {
-        self.drain_whole(shared);
-        self.finish(shared);
+    /// but of callers that have a place in the queue. `look` is called while it waits.
+    pub(super) fn close(&mut self, shared: &Shared, look: &mut dyn FnMut()) {
+        self.drain_whole(shared, look);
+        self.finish(shared, look);
         self.say_dropped(shared, Instant::now());
         self.deliver(Instant::now());
         for outlet in &mut self.outlets {

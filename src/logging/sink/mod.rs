@@ -217,6 +217,22 @@ impl Backlog {
         }
     }
 
+    /// Gives everything up that is not partly written.
+    pub(super) fn lose_untouched(&mut self, cause: impl ToString) {
+        let kept = usize::from(self.torn() > 0);
+        let first = self.next + kept;
+        for mark in self.lines.marks.get(first..).unwrap_or_default() {
+            self.loss.add(mark.severity, mark.micros);
+            self.cause = cause.to_string();
+            self.failing = true;
+        }
+        let lost = self.lines.marks.len().saturating_sub(first);
+        self.lines.marks.truncate(first);
+        self.lines.bytes.truncate(self.lines.start(first));
+        self.passed += u64::try_from(lost).unwrap_or(0);
+        self.pass(0);
+    }
+
     /// Counts a line that never came here.
     pub(super) fn lose(&mut self, mark: &Mark) {
         self.loss.add(mark.severity, mark.micros);
@@ -377,6 +393,25 @@ mod tests {
         let mut backlog = Backlog::default();
         assert!(add(&mut backlog, Severity::Wire, 2 * BACKLOG_BYTES));
         assert!(!add(&mut backlog, Severity::Wire, 1));
+    }
+
+    #[test]
+    fn of_what_is_given_up_at_the_end_a_line_that_is_partly_written_stays() {
+        for (written, kept, unsent) in [(0, 0, 0), (3, 1, 1), (4, 0, 0), (5, 1, 3)] {
+            let mut backlog = Backlog::default();
+            (0..4).for_each(|_| assert!(add(&mut backlog, Severity::Info, 4)));
+            let end = backlog.end();
+            backlog.advance(written);
+            let waited = backlog.len();
+            backlog.lose_untouched("x");
+            assert_eq!((backlog.len(), backlog.unsent().len()), (kept, unsent));
+            let lost = u64::try_from(waited - kept).unwrap();
+            assert_eq!((backlog.loss().lines(), backlog.end()), (lost, end));
+            assert_eq!(backlog.is_past(end), kept == 0);
+            assert!(add(&mut backlog, Severity::Info, 2));
+            backlog.advance(unsent + 2);
+            assert!(backlog.is_empty());
+        }
     }
 
     #[test]

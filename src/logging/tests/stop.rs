@@ -110,7 +110,7 @@ fn the_last_lines_wait_for_a_caller_that_is_at_its_own() {
             std::thread::sleep(Duration::from_millis(100));
             go_on();
         });
-        writer.close(&setup.shared);
+        writer.close(&setup.shared, &mut || ());
     });
     assert_eq!(setup.lines.load(Ordering::Relaxed), 2);
 }

@@ -64,13 +64,14 @@ pub use limited::{LINES_PER_SECOND, RateLimited};
 pub use severity::{NotAVerbosity, Severity, Verbosity};
 pub use site::{Site, enabled, submit, verbosity};
 
+#[cfg(feature = "daemon")]
+pub(crate) use sink::directory::log_file_remarks;
 #[cfg(feature = "logging")]
 pub use {
     builder::{Builder, Overflow, SinkSpec, Target},
     error::LoggingError,
     layout::Format,
     logger::{Guard, Logger, NeededPath, SinkStats, Stats, ThreadHook, ThreadRole},
-    sink::directory::log_file_remarks,
     sink::file::FileSpec,
     sink::mq::mqcat,
     sink::remote::{RemoteAddress, RemoteSpec},

@@ -147,7 +147,8 @@ impl Directory {
 /// What there is to say about the directory of a log file as it is now: that others
 /// share it, that the file can't be rolled in it. Nothing if it is missing. Makes and
 /// changes nothing.
-pub fn log_file_remarks(file: &Path, owner: Owner) -> Vec<String> {
+#[cfg(feature = "daemon")]
+pub(crate) fn log_file_remarks(file: &Path, owner: Owner) -> Vec<String> {
     let Some(path) = file.parent() else {
         return Vec::new();
     };

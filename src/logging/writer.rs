@@ -299,8 +299,13 @@ impl Writer {
     /// them tries again before that. Takes no more lines from the queue: whoever goes on
     /// logging would keep them behind. `look` may shorten the time.
     fn finish(&mut self, shared: &Shared, look: &mut dyn FnMut()) {
+        for outlet in &mut self.outlets {
+            outlet.sink.try_at_last();
+        }
         while self.waiting() > 0 {
             look();
+            self.say_sink_losses(shared);
+            self.deliver(Instant::now());
             let end = shared.stop_by();
             let has_hope = |outlet: &mut Outlet| {
                 let retry_at = outlet.sink.retry_at();
@@ -310,8 +315,6 @@ impl Writer {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
-            self.say_sink_losses(shared);
-            self.deliver(Instant::now());
         }
     }
 

@@ -42,6 +42,9 @@ pub(super) trait Sink: Send {
         true
     }
 
+    /// The logger stops: a try that was put off is due.
+    fn try_at_last(&mut self) {}
+
     /// Opens again what may have been moved away.
     fn reopen(&mut self, _now: Instant) {}
 
@@ -332,6 +335,11 @@ impl Backoff {
         self.jitter ^= self.jitter << 17;
         let percent = u32::try_from(75 + self.jitter % 51).unwrap_or(100);
         self.until = now.checked_add(full.saturating_mul(percent) / 100);
+    }
+
+    /// It is time for a try now.
+    pub(super) const fn is_over_now(&mut self) {
+        self.until = None;
     }
 
     pub(super) const fn succeeded(&mut self) {

@@ -273,6 +273,12 @@ impl Sink for Remote {
         &mut self.backlog
     }
 
+    /// The server may be there again, whenever it was to be asked next.
+    fn try_at_last(&mut self) {
+        self.backoff.is_over_now();
+        self.pause.is_over_now();
+    }
+
     fn is_local(&self) -> bool {
         false
     }
@@ -361,6 +367,23 @@ mod tests {
             assert!(tries < 1000, "{to:?}: {tries}");
             assert!(remote.backoff.failures > 5, "{to:?}: {:?}", remote.backoff);
         }
+    }
+
+    #[test]
+    fn at_the_end_a_server_is_asked_whether_it_is_back() {
+        let address = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .unwrap();
+        let mut remote = Remote::new(RemoteAddress::Tcp(address));
+        tries(&mut remote, 1);
+        let later = Instant::now() + Duration::from_secs(600);
+        remote.backoff.failed(later);
+        let _back = TcpListener::bind(address).unwrap();
+        remote.retry(later);
+        assert!(matches!(remote.link, Link::Down));
+        remote.try_at_last();
+        remote.retry(later);
+        assert!(!matches!(remote.link, Link::Down));
     }
 
     #[test]

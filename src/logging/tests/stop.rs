@@ -114,3 +114,52 @@ fn the_last_lines_wait_for_a_caller_that_is_at_its_own() {
     });
     assert_eq!(setup.lines.load(Ordering::Relaxed), 2);
 }
+
+/// Takes lines when it is asked at last, and would else in an hour.
+struct Away {
+    is_back: bool,
+    backlog: Backlog,
+    lines: Arc<AtomicUsize>,
+}
+
+impl Sink for Away {
+    fn write(&mut self, lines: &Lines, now: Instant) {
+        self.backlog.take(lines);
+        self.retry(now);
+    }
+
+    fn retry(&mut self, _now: Instant) {
+        if self.is_back {
+            self.lines.fetch_add(self.backlog.len(), Ordering::Relaxed);
+            self.backlog.advance(self.backlog.unsent().len());
+        }
+    }
+
+    fn backlog(&mut self) -> &mut Backlog {
+        &mut self.backlog
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        Instant::now().checked_add(Duration::from_secs(3600))
+    }
+
+    fn try_at_last(&mut self) {
+        self.is_back = true;
+    }
+}
+
+#[test]
+fn what_waits_for_a_later_try_is_tried_at_the_end() {
+    let lines = Arc::default();
+    let away = Away {
+        is_back: false,
+        backlog: Backlog::default(),
+        lines: Arc::clone(&lines),
+    };
+    let (logger, _shared) = logger(Overflow::Drop, Box::new(away));
+    let guard = logger.start_writer(Arc::new(|_| Ok(()))).unwrap();
+    let log_to = logger.as_log();
+    (0..10).for_each(|number| log(&*log_to, number));
+    assert!(guard.shutdown());
+    assert_eq!(lines.load(Ordering::Relaxed), 10);
+}

@@ -142,10 +142,12 @@ impl Acceptor {
         rustix::io::ioctl_fionbio(&accepted.socket, false)?;
         let timeouts = Arc::clone(&rules.timeouts);
         let (socket, kind) = (accepted.socket, self.kind);
-        let ends_with_peer = rules.ends_with_peer(&authorized) && peer.pidfd().is_some();
         let connection = Connection::new(id, socket, kind, peer, authorized, timeouts, opened);
+        if rules.ends_with_peer(connection.authorized()) {
+            connection.end_with_peer();
+        }
         let connection = Arc::new(connection);
-        connection.attend(Box::new(Company { ends_with_peer }));
+        connection.attend(Box::new(Company));
         journal::admitted(&(), &connection)?;
         Ok(Some(connection))
     }
@@ -161,9 +163,7 @@ impl Acceptor {
 }
 
 /// What is looked after while the connection is in use.
-struct Company {
-    ends_with_peer: bool,
-}
+struct Company;
 
 impl Watch for Company {
     fn due(&self) -> Option<Instant> {
@@ -172,10 +172,6 @@ impl Watch for Company {
 
     fn look(&self, _connection: &Connection, _now: Instant) -> Option<CloseReason> {
         None
-    }
-
-    fn ends_with_peer(&self) -> bool {
-        self.ends_with_peer
     }
 }
 

@@ -10,7 +10,6 @@ use crate::service::{CloseReason, Connection, Watch};
 
 pub(super) struct Attendance {
     shared: Weak<Shared>,
-    ends_with_peer: bool,
     recheck: Option<Mutex<Recheck>>,
 }
 
@@ -18,14 +17,11 @@ impl Attendance {
     /// Goes along with a connection whose service runs to its end.
     pub(super) fn begin(shared: &Arc<Shared>, connection: &Arc<Connection>, now: Instant) {
         let authorized = connection.authorized();
-        let ends_with_peer =
-            shared.rules().ends_with_peer(authorized) && connection.peer().pidfd().is_some();
         let recheck = authorized
             .watches_executable()
             .then(|| Mutex::new(Recheck::new(now)));
         connection.attend(Box::new(Self {
             shared: Arc::downgrade(shared),
-            ends_with_peer,
             recheck,
         }));
     }
@@ -47,9 +43,5 @@ impl Watch for Attendance {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         recheck.go_on(&shared, connection, None, now)
-    }
-
-    fn ends_with_peer(&self) -> bool {
-        self.ends_with_peer
     }
 }

@@ -53,13 +53,25 @@ struct Seat {
 }
 
 impl Seat {
-    /// Has the loop told when the process exits with which the connection ends.
+    /// Has the loop told when the process exits, as long as the connection ends with it.
     fn watch_exit(&mut self, epoll: &OwnedFd, token: Token) -> io::Result<()> {
-        if let Some(exit) = self.visit.peer_exit().filter(|_| !self.exit_watched) {
-            register(epoll, exit, token.exit(), None, Some(Interest::READ))?;
-            self.exit_watched = true;
+        match self.visit.peer_exit() {
+            Some(exit) if !self.exit_watched => {
+                register(epoll, exit, token.exit(), None, Some(Interest::READ))?;
+                self.exit_watched = true;
+            }
+            None => self.unwatch_exit(epoll),
+            Some(_) => {}
         }
         Ok(())
+    }
+
+    /// An exit is told for ever, and others may hold the pidfd.
+    fn unwatch_exit(&mut self, epoll: &OwnedFd) {
+        if let Some(exit) = self.visit.pidfd().filter(|_| self.exit_watched) {
+            let _ = epoll::delete(epoll, exit);
+            self.exit_watched = false;
+        }
     }
 }
 
@@ -288,7 +300,7 @@ impl EventLoop {
     }
 
     fn leave(&mut self, token: Token, end: impl FnOnce(Visit)) {
-        let Some(seat) = self.seats.remove(token) else {
+        let Some(mut seat) = self.seats.remove(token) else {
             return;
         };
         if let Some(timer) = seat.timer {
@@ -299,6 +311,7 @@ impl EventLoop {
         if let Some(client) = seat.visit.client().filter(|_| seat.client_watched) {
             let _ = epoll::delete(&self.epoll, client);
         }
+        seat.unwatch_exit(&self.epoll);
         end(seat.visit);
         self.shared.seated.fetch_sub(1, Ordering::SeqCst);
         self.shared.exhaustion.freed();

@@ -79,7 +79,6 @@ pub(super) enum Verdict {
 /// Whom the policy lets in, with a place of its own.
 pub(super) struct Admitted {
     pub(super) connection: Arc<Connection>,
-    pub(super) rules: Arc<Rules>,
     pub(super) subject: Subject,
     pub(super) ticket: Ticket,
 }
@@ -436,9 +435,11 @@ impl Candidate {
             timeouts,
             this.accepted,
         );
+        if this.rules.ends_with_peer(connection.authorized()) {
+            connection.end_with_peer();
+        }
         Some(Admitted {
             connection: Arc::new(connection),
-            rules: this.rules,
             subject: this.subject,
             ticket,
         })

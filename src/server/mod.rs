@@ -41,6 +41,7 @@ mod registry;
 mod reserve;
 mod rules;
 mod running;
+mod serving;
 mod shared;
 mod slots;
 mod supervisor;

@@ -19,11 +19,11 @@ use super::attendance::Attendance;
 use super::examination::{Admitted, Candidate, Verdict};
 use super::journal;
 use super::recheck::Recheck;
+use super::serving::{Serving, earlier};
 use super::shared::Shared;
-use crate::admission::{Abuse, Subject, Ticket};
+use crate::admission::Abuse;
 use crate::listener::Accepted;
-use crate::service::{CloseReason, Connection, Interest, Next, Ready, Session, Turn, Wait, Waker};
-use crate::sys;
+use crate::service::{CloseReason, Interest, Next, Ready, Turn, Wait, Waker};
 
 /// What a driver saw.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -58,17 +58,6 @@ enum Stage {
     Serving(Serving),
     /// Only while the stage changes, and for those that were turned away.
     Gone,
-}
-
-struct Serving {
-    connection: Arc<Connection>,
-    session: Box<dyn Session>,
-    subject: Subject,
-    ends_with_peer: bool,
-    recheck: Option<Box<Recheck>>,
-    traffic: (u64, u64),
-    moved: Instant,
-    _ticket: Ticket,
 }
 
 pub(super) struct Visit {
@@ -180,7 +169,6 @@ impl Visit {
     fn begin_session(&mut self, admitted: Admitted, now: Instant) -> Pace {
         let Admitted {
             connection,
-            rules,
             subject,
             ticket,
         } = admitted;
@@ -205,20 +193,18 @@ impl Visit {
                 return Pace::Over(CloseReason::ServiceError);
             }
         };
-        let authorized = connection.authorized();
-        let ends_with_peer =
-            rules.ends_with_peer(authorized) && connection.peer().pidfd().is_some();
-        let recheck = authorized
+        let recheck = connection
+            .authorized()
             .watches_executable()
             .then(|| Box::new(Recheck::new(now)));
         self.stage = Stage::Serving(Serving {
             connection,
             session,
             subject,
-            ends_with_peer,
             recheck,
             traffic: (0, 0),
             moved: now,
+            left_until: None,
             _ticket: ticket,
         });
         Pace::Again
@@ -244,8 +230,11 @@ impl Visit {
             return Pace::Over(CloseReason::MaxLifetime);
         }
         let mut ready = signals.ready;
-        // What the process had sent before it exited still counts.
+        // What the process had sent before it exited still counts: all of it, where nobody
+        // else holds the other end. Who does may add to it, and gets this step.
         ready.client.read |= signals.peer_exited;
+        let exited = signals.peer_exited && serving.connection.ends_with_peer();
+        let must_end = exited && !serving.may_finish(now);
         let turn = &mut Turn {
             now,
             ready,
@@ -269,9 +258,7 @@ impl Visit {
         }
         let pace = match next {
             Next::Close(reason) => return Pace::Over(reason),
-            _ if signals.peer_exited && serving.ends_with_peer => {
-                return Pace::Over(CloseReason::PeerExited);
-            }
+            _ if must_end => return Pace::Over(CloseReason::PeerExited),
             Next::Again => Pace::Again,
             Next::Wait(wait) => {
                 self.wait = wait;
@@ -303,8 +290,13 @@ impl Visit {
         if over(serving.idle_end()) {
             return Some(CloseReason::IdleTimeout);
         }
+        if over(serving.left_until) {
+            return Some(CloseReason::PeerExited);
+        }
         let recheck = serving.recheck.as_mut()?;
-        recheck.go_on(&self.shared, &serving.connection, self.waker.as_ref(), now)
+        let reason = recheck.go_on(&self.shared, &serving.connection, self.waker.as_ref(), now)?;
+        let may_finish = reason == CloseReason::PeerExited && serving.may_finish(now);
+        (!may_finish).then_some(reason)
     }
 
     /// What to wait for on the peer's descriptor and on the other.
@@ -342,7 +334,15 @@ impl Visit {
     /// The pidfd to watch, where the connection ends with the process.
     pub(super) fn peer_exit(&self) -> Option<BorrowedFd<'_>> {
         match &self.stage {
-            Stage::Serving(serving) if serving.ends_with_peer => serving.connection.peer().pidfd(),
+            Stage::Serving(serving) if serving.watches_exit() => serving.connection.peer().pidfd(),
+            _ => None,
+        }
+    }
+
+    /// The pidfd, watched or not.
+    pub(super) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.stage {
+            Stage::Serving(serving) => serving.connection.peer().pidfd(),
             _ => None,
         }
     }
@@ -403,46 +403,6 @@ impl Visit {
     pub(super) fn fail(self, error: &io::Error) {
         crate::limited!(error, "a connection can't be driven: {error}");
         self.finish(CloseReason::ServiceError);
-    }
-}
-
-impl Serving {
-    /// The first of the driver's own bounds of time.
-    fn next_end(&self) -> Option<Instant> {
-        // Asked several times for each round trip: with the defaults there is none.
-        let ends = earlier(self.lifetime_end(), self.first_byte_end());
-        let ends = earlier(ends, self.idle_end());
-        earlier(ends, self.recheck.as_deref().map(Recheck::due))
-    }
-
-    fn lifetime_end(&self) -> Option<Instant> {
-        self.connection
-            .timeouts()
-            .max_lifetime
-            .map(|bound| sys::time::after(self.connection.opened(), bound))
-    }
-
-    fn first_byte_end(&self) -> Option<Instant> {
-        let bound = self
-            .connection
-            .timeouts()
-            .first_byte
-            .filter(|_| self.traffic == (0, 0))?;
-        Some(sys::time::after(self.connection.opened(), bound))
-    }
-
-    fn idle_end(&self) -> Option<Instant> {
-        self.connection
-            .timeouts()
-            .idle
-            .map(|bound| sys::time::after(self.moved, bound))
-    }
-}
-
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -34,6 +34,7 @@ pub struct Connection {
     received: AtomicU64,
     sent: AtomicU64,
     forced: AtomicU8,
+    ends_with_peer: AtomicBool,
     /// What blocking services need besides; built-in ones do without.
     pub(super) attended: OnceLock<Box<Attended>>,
     #[cfg(feature = "broker")]
@@ -81,6 +82,7 @@ impl Connection {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             forced: AtomicU8::new(NOT_FORCED),
+            ends_with_peer: AtomicBool::new(false),
             attended: OnceLock::new(),
             #[cfg(feature = "broker")]
             receiving: Receiving::default(),
@@ -121,6 +123,26 @@ impl Connection {
     /// Whether it carries messages (`SOCK_SEQPACKET`) and not a stream.
     pub fn is_packets(&self) -> bool {
         self.kind.packets
+    }
+
+    /// Has it end with the process that opened it, if that is held. Before others know it.
+    pub(crate) fn end_with_peer(&self) {
+        let is_held = self.peer.pidfd().is_some();
+        self.ends_with_peer.store(is_held, Ordering::Relaxed);
+    }
+
+    /// Whether it ends with that process.
+    pub(crate) fn ends_with_peer(&self) -> bool {
+        self.ends_with_peer.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing more can come, and nobody can take anything: the last one who held
+    /// the other end has closed it.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
+        let at_once = crate::sys::time::timespec(std::time::Duration::ZERO);
+        let polled = rustix::event::poll(&mut fds, Some(&at_once));
+        polled.is_ok() && fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP))
     }
 
     #[cfg(feature = "relay")]

@@ -18,6 +18,9 @@ use rustix::io::Errno;
 
 use super::{CloseReason, Connection};
 
+/// How many nanoseconds pass between two looks at the process while data flows.
+const BETWEEN_LOOKS: u64 = 10_000_000;
+
 /// What the server looks after while a service waits.
 pub(crate) trait Watch: Send + Sync {
     /// When to look at the latest.
@@ -25,9 +28,6 @@ pub(crate) trait Watch: Send + Sync {
 
     /// Looks. Gives why the connection must end, if so.
     fn look(&self, connection: &Connection, now: Instant) -> Option<CloseReason>;
-
-    /// Whether the connection ends with the process that opened it.
-    fn ends_with_peer(&self) -> bool;
 }
 
 /// What a connection has besides while a blocking service has it.
@@ -39,6 +39,10 @@ pub(super) struct Attended {
     write_timeout: AtomicU64,
     /// When data moved last, in nanoseconds since the connection was opened.
     moved: AtomicU64,
+    /// When the process was looked at last, alike.
+    looked: AtomicU64,
+    /// The process has exited, and nobody holds its end: what it sent is left to read.
+    is_left: AtomicBool,
     is_cloned: AtomicBool,
     is_over: AtomicBool,
 }
@@ -58,6 +62,8 @@ impl Connection {
             read_timeout: AtomicU64::new(0),
             write_timeout: AtomicU64::new(0),
             moved: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
+            is_left: AtomicBool::new(false),
             is_cloned: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         }));
@@ -130,6 +136,7 @@ impl Connection {
     /// One read, with all bounds.
     fn read_blocking(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let until = self.attended.get().and_then(|a| end(&a.read_timeout));
+        self.end_if_exited()?;
         loop {
             self.end_if_pressing()?;
             // Where no time bounds the wait, the call itself may wait.
@@ -152,6 +159,7 @@ impl Connection {
         let own = self.attended.get().and_then(|a| end(&a.write_timeout));
         let bound = self.timeouts().write;
         let bound = bound.and_then(|bound| Instant::now().checked_add(bound));
+        self.end_if_exited()?;
         loop {
             self.end_if_pressing()?;
             match self.send(bytes) {
@@ -218,6 +226,31 @@ impl Connection {
         }
     }
 
+    /// Looks now and then whether the process has exited, however much data there is: it
+    /// need not be its own. Where nobody holds its end, it is, and is read to its end.
+    fn end_if_exited(&self) -> io::Result<()> {
+        if !self.watches_process() {
+            return Ok(());
+        }
+        let Some(attended) = self.attended.get() else {
+            return Ok(());
+        };
+        let (now, looked) = (self.age().max(1), attended.looked.load(Ordering::Relaxed));
+        if looked != 0 && now.saturating_sub(looked) < BETWEEN_LOOKS {
+            return Ok(());
+        }
+        attended.looked.store(now, Ordering::Relaxed);
+        if self.peer().is_alive().is_ok() {
+            return Ok(());
+        }
+        if self.is_hung_up() {
+            attended.is_left.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.end_by_force(CloseReason::PeerExited);
+        Err(self.ended())
+    }
+
     /// Ends it where that is due although data flows: for its age, or because the
     /// process runs another program.
     fn end_if_pressing(&self) -> io::Result<()> {
@@ -275,15 +308,18 @@ impl Connection {
             return;
         }
         if let Some(attended) = self.attended.get() {
-            let moved = u64::try_from(self.opened().elapsed().as_nanos()).unwrap_or(u64::MAX);
-            attended.moved.store(moved, Ordering::Relaxed);
+            attended.moved.store(self.age(), Ordering::Relaxed);
         }
     }
 
+    /// Nanoseconds since it was opened.
+    fn age(&self) -> u64 {
+        u64::try_from(self.opened().elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     fn watches_process(&self) -> bool {
-        self.attended
-            .get()
-            .is_some_and(|attended| attended.watch.ends_with_peer())
+        let is_left = |attended: &Attended| attended.is_left.load(Ordering::Relaxed);
+        self.ends_with_peer() && self.attended.get().is_some_and(|one| !is_left(one))
     }
 
     /// What a call gets on a connection that was ended by force.

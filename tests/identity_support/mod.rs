@@ -372,6 +372,32 @@ pub fn run_script() {
                 .unwrap()
                 .write_all(value.as_bytes())
                 .unwrap(),
+            // As much as the other side takes.
+            "flood" => while stream.as_mut().unwrap().write_all(&[7; 512]).is_ok() {},
+            "drain" => {
+                while stream
+                    .as_mut()
+                    .unwrap()
+                    .read(&mut [0; 512])
+                    .is_ok_and(|n| n > 0)
+                {}
+            }
+            "bulk" => {
+                let bytes = vec![7; value.parse().unwrap()];
+                stream.as_mut().unwrap().write_all(&bytes).unwrap();
+            }
+            // As much as all buffers on the way take, and says how much that was.
+            "fill" => {
+                let stream = stream.as_mut().unwrap();
+                let pause = Some(Duration::from_millis(500));
+                stream.set_write_timeout(pause).unwrap();
+                let mut written = 0;
+                while let Ok(length) = stream.write(&[7; 4096]) {
+                    written += length;
+                }
+                say(value, &written.to_string());
+            }
+            "packets" => send_packets(value),
             "wait" => drop(std::io::stdin().read(&mut [0; 1])),
             "comm" => std::fs::write("/proc/self/comm", value).unwrap(),
             "ask" => {
@@ -431,6 +457,18 @@ pub fn run_script() {
         }
     }
     std::process::exit(0);
+}
+
+/// `packets COUNT PATH`: numbers, each in a message of its own.
+fn send_packets(value: &str) {
+    use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType};
+    let (count, path) = value.split_once(' ').unwrap();
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    let socket = rustix::net::socket(family, kind, None).unwrap();
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    for number in 0..count.parse::<u32>().unwrap() {
+        rustix::net::send(&socket, &number.to_ne_bytes(), SendFlags::empty()).unwrap();
+    }
 }
 
 /// Writes a file as a whole.

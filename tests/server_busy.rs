@@ -172,6 +172,33 @@ fn by_name() -> String {
     format!("uid:self,name:{}", name.trim_end())
 }
 
+#[test]
+fn who_stays_after_a_reload_does_so_under_the_duties_of_its_rules() {
+    let before = Rules::new(policy(&[]));
+    let mut by_process = Rules::new(policy(&[&by_name()]));
+    let checker = Checker::start(CheckerConfig::default()).unwrap();
+    by_process.inspector = Inspector::new(Pins::default(), Some(checker));
+    let by_executable = by_executable();
+    for threads in 0..ALL.len() {
+        let exited = CloseReason::PeerExited;
+        let go_on = |rules: &Rules, script: &str, reason| {
+            check_after(
+                &before,
+                Some(rules),
+                Arc::new(Echo),
+                threads,
+                script,
+                reason,
+            );
+        };
+        go_on(&by_process, HELD, exited);
+        if let Some(rules) = &by_executable {
+            let script = format!("{HELD}{OTHER}");
+            go_on(rules, &script, CloseReason::ExecutableChanged);
+        }
+    }
+}
+
 /// Echo under a name that no thread of another test has.
 struct Quiet;
 

@@ -101,7 +101,8 @@ impl Handle {
 
     /// Puts other rules and limits in force: for newcomers at once, and for those
     /// who are here, who are judged again and closed if they are no longer
-    /// admitted. Gives how many were closed.
+    /// admitted. Who stays by a rule that names a process is from now on closed when that
+    /// exits or runs another program, as newcomers are. Gives how many were closed.
     ///
     /// Blocks while facts are read that the old rules had not asked for, for all
     /// connections at once: little longer than the process checker's bound for one.
@@ -119,7 +120,8 @@ impl Handle {
         shared.admission.set_limits(limits);
         let rules = Arc::new(rules);
         shared.set_rules(&rules);
-        let denied = recheck::judge_again(&rules, shared.registry.snapshot());
+        let (denied, wards) = recheck::judge_again(&rules, shared.registry.snapshot());
+        shared.wards.replace(wards);
         for (connection, denial) in &denied {
             crate::notice!(
                 conn = connection.id();

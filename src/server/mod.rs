@@ -46,6 +46,7 @@ mod shared;
 mod slots;
 mod supervisor;
 mod visit;
+mod wards;
 mod worker;
 
 use std::fmt;
@@ -83,6 +84,7 @@ use registry::Registry;
 use reserve::Reserve;
 use shared::Shared;
 use supervisor::{Bell, Supervisor};
+use wards::Wards;
 
 /// Stack of a thread that runs built-in services: they keep data elsewhere.
 const BUILT_IN_STACK: usize = 256 * 1024;
@@ -300,6 +302,7 @@ impl Builder {
             connection_kind: self.connection_kind,
             admission: Arc::new(Admission::new(self.limits)),
             registry: Registry::default(),
+            wards: Wards::default(),
             exhaustion: Exhaustion::new(),
             phase: Phase::default(),
             gate: Gate::default(),

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::rules::Rules;
 use super::shared::Shared;
+use super::wards::Ward;
 use crate::peer::{Fact, Facts, Needs, Peer, ProcessFacts};
-use crate::policy::{Denial, DenialReason};
+use crate::policy::{Authorized, Denial, DenialReason};
 use crate::service::{CloseReason, Connection, Waker};
 use crate::sys;
 
@@ -71,9 +72,23 @@ impl Recheck {
         waker: Option<&Waker>,
         now: Instant,
     ) -> Option<CloseReason> {
+        let (id, peer, authorized) = (connection.id(), connection.peer(), connection.authorized());
+        self.go_on_with(shared, id, peer, authorized, waker, now)
+    }
+
+    /// The same by another verdict than the one that opened connection `id`.
+    pub(super) fn go_on_with(
+        &mut self,
+        shared: &Shared,
+        id: u64,
+        peer: &Peer,
+        authorized: &Authorized,
+        waker: Option<&Waker>,
+        now: Instant,
+    ) -> Option<CloseReason> {
         let Some(answer) = self.answer.take() else {
             if now >= self.due {
-                self.ask(shared, connection, waker, now);
+                self.ask(shared, peer, waker, now);
             }
             return None;
         };
@@ -89,15 +104,15 @@ impl Recheck {
         self.due = sys::time::after(now, shared.rules().recheck_interval);
         let mut facts = Facts::of(Fact::Unasked);
         facts.absorb(process);
-        match connection.authorized().still_holds(&facts) {
+        match authorized.still_holds(&facts) {
             Ok(()) => None,
             // A busy checker has seen nothing wrong; it is asked again.
             Err(DenialReason::CheckerBusy) => None,
             Err(reason) => {
                 crate::limited!(
-                    notice, conn = connection.id();
+                    notice, conn = id;
                     "the process is no longer what was admitted {} reason={reason}",
-                    connection.authorized().facts()
+                    authorized.facts()
                 );
                 Some(match reason {
                     DenialReason::PeerGone => CloseReason::PeerExited,
@@ -107,13 +122,7 @@ impl Recheck {
         }
     }
 
-    fn ask(
-        &mut self,
-        shared: &Shared,
-        connection: &Connection,
-        waker: Option<&Waker>,
-        now: Instant,
-    ) {
+    fn ask(&mut self, shared: &Shared, peer: &Peer, waker: Option<&Waker>, now: Instant) {
         let answer: Arc<Mutex<Option<ProcessFacts>>> = Arc::default();
         let (place, waker) = (Arc::clone(&answer), waker.cloned());
         let on_done = move |facts| {
@@ -128,11 +137,12 @@ impl Recheck {
         shared
             .rules()
             .inspector
-            .learn_later(connection.peer(), exe, Box::new(on_done));
+            .learn_later(peer, exe, Box::new(on_done));
     }
 }
 
-/// Which of these open connections other rules no longer admit, and why. Reads what
+/// Which of these open connections other rules no longer admit, and why, and which of
+/// the others need somebody who looks after what those rules ask. Reads what
 /// the rules ask for: what a process runs, and which files paths lead to, may have
 /// changed.
 ///
@@ -142,18 +152,18 @@ impl Recheck {
 pub(super) fn judge_again(
     rules: &Rules,
     connections: Vec<Arc<Connection>>,
-) -> Vec<(Arc<Connection>, Denial)> {
+) -> (Vec<(Arc<Connection>, Denial)>, Vec<Ward>) {
     let patience = rules.inspector.patience().saturating_add(MARGIN);
     let until = sys::time::after(Instant::now(), patience);
-    let (mut left, mut denied) = (connections, Vec::new());
+    let (mut left, mut denied, mut wards) = (connections, Vec::new(), Vec::new());
     loop {
-        let (unsure, sure): (Vec<_>, Vec<_>) = judge_once(rules, left, until)
+        let (unsure, sure): (Vec<_>, Vec<_>) = judge_once(rules, left, until, &mut wards)
             .into_iter()
             .partition(|(_, denial)| denial.is_for_lack_of_means());
         denied.extend(sure);
         if unsure.is_empty() || Instant::now() >= until {
             denied.extend(unsure);
-            return denied;
+            return (denied, wards);
         }
         left = unsure
             .into_iter()
@@ -167,14 +177,18 @@ fn judge_once(
     rules: &Rules,
     connections: Vec<Arc<Connection>>,
     until: Instant,
+    wards: &mut Vec<Ward>,
 ) -> Vec<(Arc<Connection>, Denial)> {
     let (sender, answers) = mpsc::channel();
     let (mut asked, mut denied) = (HashMap::new(), Vec::new());
     let mut go_on = |number, mut judged: Judged, asked: &mut HashMap<usize, Judged>| {
         if judged.asks_checker(rules, number, &sender) {
             asked.insert(number, judged);
-        } else if let Err(denial) = rules.policy.check(&judged.facts) {
-            denied.push((judged.connection, denial));
+            return;
+        }
+        match rules.policy.check(&judged.facts) {
+            Ok(authorized) => wards.extend(judged.ward(rules, authorized)),
+            Err(denial) => denied.push((judged.connection, denial)),
         }
     };
     for (number, connection) in connections.into_iter().enumerate() {
@@ -221,6 +235,12 @@ impl Judged {
             peer,
             facts,
         }
+    }
+
+    fn ward(self, rules: &Rules, authorized: Authorized) -> Option<Ward> {
+        // The choice alone, like all options, holds for those who come from now on.
+        let ends = authorized.names_process() && rules.ends_with_peer(&authorized);
+        Ward::of(&self.connection, self.peer, authorized, ends)
     }
 
     /// Learns what the policy asks for. True if the checker will send the rest.

@@ -19,6 +19,7 @@ use super::registry::Registry;
 use super::reserve::Reserve;
 use super::rules::{Choice, Rules};
 use super::supervisor::Bell;
+use super::wards::Wards;
 use crate::admission::{Abuse, Admission, Refusal, Subject};
 use crate::listener::{Accepted, Listener, Sealed};
 use crate::peer::{FactKind, Needs, Peer};
@@ -69,6 +70,7 @@ pub(super) struct Shared {
     pub(super) seated: AtomicUsize,
     pub(super) admission: Arc<Admission>,
     pub(super) registry: Registry,
+    pub(super) wards: Wards,
     pub(super) exhaustion: Exhaustion,
     pub(super) pool: Pool,
     pub(super) phase: Phase,

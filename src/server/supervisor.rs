@@ -256,6 +256,7 @@ impl<'a> Supervisor<'a> {
 
     /// Sleeps until somebody rings, the overseer is due, or it is time.
     fn sleep(&mut self, until: Option<Instant>) {
+        let until = earliest([until, self.shared.wards.due()]);
         let timeout = until.map(|until| sys::time::until(until, Instant::now()));
         let bell = PollFd::new(&self.shared.supervisor.eventfd, PollFlags::IN);
         let mut fds = vec![bell];
@@ -276,6 +277,7 @@ impl<'a> Supervisor<'a> {
             self.shared.supervisor.hear();
         }
         let now = Instant::now();
+        self.shared.wards.look(&self.shared, now);
         let due = self.overseer.next_call().is_some_and(|at| at <= now);
         let asked = bell && self.shared.sweep_asked.load(Ordering::SeqCst);
         if overseer || due || asked {

@@ -37,6 +37,8 @@ pub(super) struct Key {
 pub(super) struct Account {
     pub(super) key: Key,
     pub(super) open: u32,
+    /// Peers that are being examined for so long that it takes a place.
+    pub(super) examined: u32,
     /// When the token bucket is full again (the generic cell rate algorithm).
     pub(super) full_at: Option<Instant>,
     pub(super) strikes: Strikes,
@@ -53,6 +55,7 @@ impl Account {
         Self {
             key,
             open: 0,
+            examined: 0,
             full_at: None,
             strikes: Strikes::default(),
             processes: Vec::new(),
@@ -102,8 +105,12 @@ impl Account {
         self.strikes_of(process)
     }
 
+    fn is_held(&self) -> bool {
+        self.open > 0 || self.examined > 0
+    }
+
     fn is_forgettable(&self, now: Instant) -> bool {
-        self.open == 0
+        !self.is_held()
             && self.full_at.is_none_or(|full| now >= full)
             && self.strikes.is_forgettable(now)
             && self.signs.is_forgettable(now)
@@ -181,7 +188,7 @@ impl Ledger {
         let Some(account) = self.get(place) else {
             return;
         };
-        if account.open > 0 {
+        if account.is_held() {
             return;
         }
         if account.is_forgettable(now) || limits.remembered == 0 {

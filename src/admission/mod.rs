@@ -8,7 +8,7 @@
 //! Invariants: memory is bounded. One account is about half a KiB, and at most
 //! 3 KiB more with [`PROCESSES_PER_UID`] remembered processes; there are at most
 //! [`Limits::remembered`] accounts without, and [`Limits::max_connections`] with
-//! open connections: with the defaults 30 MiB in the worst case, 4 MiB where no
+//! open connections, besides those of peers under examination: with the defaults 30 MiB in the worst case, 4 MiB where no
 //! rule tells processes apart. One short lock, never held over a system call.
 //! Nothing here asks a clock, except for the return of a ticket and for the pace of those
 //! under a penalty.
@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod abuse;
+mod book;
 mod ledger;
 mod limits;
 mod penalties;
@@ -36,16 +37,15 @@ pub use limits::{DEFAULT_REMEMBERED, Exception, Limits, Offences, Rate};
 pub use refusal::{Refusal, RefusalReason, Told};
 pub use report::{AbuseNoticed, PassedOver, PenaltyStarted, Snapshot};
 pub use subject::{ProcessKey, Subject, Who};
-pub(crate) use ticket::Ticket;
+pub(crate) use ticket::{Examined, Ticket};
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ledger::{Account, Key, Ledger};
+use book::Book;
+use ledger::Key;
 use penalties::{Penalties, penalty_of};
-use refusal::Fold;
 use tempo::Tempo;
 
 use crate::policy::Facts;
@@ -60,30 +60,11 @@ pub(crate) struct Admission {
     tempo: Tempo,
 }
 
-#[derive(Debug)]
-struct Book {
-    limits: Arc<Limits>,
-    ledger: Ledger,
-    full: Fold,
-    /// Whether a fold may hold something.
-    holds: bool,
-    penalties: u64,
-    abuse: [u64; Abuse::ALL.len()],
-}
-
 impl Admission {
     /// Nothing is open yet.
     pub(crate) fn new(limits: Limits) -> Self {
-        let book = Book {
-            limits: Arc::new(limits),
-            ledger: Ledger::default(),
-            full: Fold::default(),
-            holds: false,
-            penalties: 0,
-            abuse: [0; Abuse::ALL.len()],
-        };
         Self {
-            book: Mutex::new(book),
+            book: Mutex::new(Book::new(limits)),
             open: AtomicUsize::new(0),
             penalties: Penalties::default(),
             tempo: Tempo::default(),
@@ -190,6 +171,26 @@ impl Admission {
         drop(book);
         let exception = limits.exception_for(facts);
         self.enter_in(&mut self.book(), subject, exception, now, waits)
+    }
+
+    /// A peer takes more than a moment to be judged, and a place meanwhile: it counts
+    /// for the share of its user, together with what that has open.
+    ///
+    /// # Errors
+    /// The share is used up. It counts as a sign of a flood, as in [`enter`](Self::enter).
+    pub(crate) fn examine(
+        self: &Arc<Self>,
+        subject: &Subject,
+        facts: &Facts,
+        now: Instant,
+    ) -> Result<Examined, Refusal> {
+        let limits = Arc::clone(&self.book().limits);
+        let exception = limits.exception_for(facts);
+        let place = self.book().examine(subject, exception, now)?;
+        Ok(Examined {
+            admission: Arc::clone(self),
+            place,
+        })
     }
 
     fn enter_in(
@@ -307,164 +308,6 @@ impl Admission {
         // No panic can leave a book half written: it only counts.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Book {
-    fn enter(
-        &mut self,
-        subject: &Subject,
-        exception: Option<usize>,
-        open: usize,
-        now: Instant,
-    ) -> Result<u32, Refusal> {
-        let limits = Arc::clone(&self.limits);
-        let excepted = exception.and_then(|number| limits.exceptions.get(number));
-        let main = Key {
-            who: subject.who,
-            exception: 0,
-        };
-        if excepted.is_some()
-            && let Some(refusal) = self
-                .ledger
-                .find(main)
-                .and_then(|account| penalty_of(account, subject, now))
-        {
-            self.holds = true;
-            return Err(refusal);
-        }
-        if open >= limits.max_connections {
-            let reason = RefusalReason::ServerFull {
-                limit: limits.max_connections,
-            };
-            self.holds = true;
-            return Err(self.full.refuse(reason, now));
-        }
-        let key = excepted.map_or(main, |one| Key {
-            exception: number_of(one.rule.text()),
-            ..main
-        });
-        let full = || Refusal {
-            reason: RefusalReason::ServerFull {
-                limit: limits.max_connections,
-            },
-            told: Told::Now { passed_over: 0 },
-        };
-        let place = self.ledger.open(key, &limits, now).ok_or_else(full)?;
-        let account = self.ledger.get(place).ok_or_else(full)?;
-        let (connections, rate) = match excepted {
-            Some(one) => (one.connections, one.rate),
-            None => (limits.per_uid, limits.rate_per_uid),
-        };
-        let result = penalty_of(account, subject, now)
-            .map_or_else(|| take(account, connections, rate, now), Err);
-        self.holds |= result.is_err();
-        self.ledger.settle(place, &limits, now);
-        result.map(|()| place)
-    }
-
-    fn change<T>(
-        &mut self,
-        subject: &Subject,
-        limits: &Limits,
-        now: Instant,
-        change: impl FnOnce(&mut Account) -> Option<T>,
-    ) -> Option<T> {
-        let key = Key {
-            who: subject.who,
-            exception: 0,
-        };
-        let place = self.ledger.open(key, limits, now)?;
-        let result = self.ledger.get(place).and_then(change);
-        self.ledger.settle(place, limits, now);
-        result
-    }
-
-    fn begun(&mut self, length: Duration, subject: &Subject) -> PenaltyStarted {
-        self.penalties = self.penalties.saturating_add(1);
-        PenaltyStarted {
-            length,
-            process: subject.process.is_some(),
-        }
-    }
-
-    fn sweep(&mut self, now: Instant, all: bool) -> Vec<PassedOver> {
-        if !std::mem::take(&mut self.holds) {
-            return Vec::new();
-        }
-        let mut told = Vec::new();
-        let mut holds = false;
-        for account in self.ledger.accounts() {
-            let who = Some(account.key.who);
-            let mut add = |process, (reason, number)| {
-                told.push(PassedOver {
-                    who,
-                    process,
-                    reason,
-                    number,
-                });
-            };
-            if let Some(found) = account.fold.sweep(now, all) {
-                add(None, found);
-            }
-            let own = (None, &mut account.strikes);
-            let processes = account.processes.iter_mut().map(|(key, s)| (Some(*key), s));
-            for (process, strikes) in processes.chain([own]) {
-                if (all || strikes.left(now).is_none())
-                    && let Some(found) = strikes.fold.sweep(now, true)
-                {
-                    add(process, found);
-                }
-                holds |= strikes.fold.holds();
-            }
-            holds |= account.fold.holds();
-        }
-        if let Some((reason, number)) = self.full.sweep(now, all) {
-            told.push(PassedOver {
-                who: None,
-                process: None,
-                reason,
-                number,
-            });
-        }
-        self.holds = holds || self.full.holds();
-        told
-    }
-}
-
-/// Counts one more open connection and takes one token.
-fn take(
-    account: &mut Account,
-    connections: Option<usize>,
-    rate: Option<Rate>,
-    now: Instant,
-) -> Result<(), Refusal> {
-    if let Some(limit) = connections
-        && account.open as usize >= limit
-    {
-        return Err(account
-            .fold
-            .refuse(RefusalReason::UidConnections { limit }, now));
-    }
-    if let Some(rate) = rate {
-        let full_at = account.full_at.map_or(now, |full| full.max(now));
-        let missing = full_at.saturating_duration_since(now);
-        let room = rate.step().saturating_mul(rate.count().saturating_sub(1));
-        if missing > room {
-            let wait = missing.saturating_sub(room);
-            return Err(account.fold.refuse(RefusalReason::UidRate { wait }, now));
-        }
-        account.full_at = full_at.checked_add(rate.step());
-    }
-    account.open = account.open.saturating_add(1);
-    Ok(())
-}
-
-/// A number that stays the same over reloads. Rules are the administrator's own,
-/// so nobody else can choose two to be equal.
-fn number_of(rule: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    rule.hash(&mut hasher);
-    hasher.finish().max(1)
 }
 
 #[cfg(test)]

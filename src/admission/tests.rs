@@ -1,5 +1,7 @@
 //! How the bounds work together, at n-1, n and n+1.
 
+use std::time::Duration;
+
 use super::*;
 use crate::ids::{Pid, Uid};
 use crate::policy::{Numeric, Rule};
@@ -60,6 +62,41 @@ fn tickets_come_back_when_dropped() {
         (admission.open(), admission.snapshot(now).busiest.len()),
         (0, 0)
     );
+}
+
+#[test]
+fn who_is_examined_counts_for_his_users_share() {
+    use crate::peer::{Credentials, Fact, IdMaps};
+    let (admission, now) = (
+        admission(|limits| {
+            limits.per_uid = Some(3);
+            limits.exceptions = vec![exception("uid:7", Some(1))];
+        }),
+        Instant::now(),
+    );
+    let nobody = Facts::of(Fact::Known(Credentials::NONE));
+    let seven = Credentials::from_raw(1, 7, 7, IdMaps::FULL);
+    let seven = Facts::of(Fact::Known(seven));
+    let open = admission.enter(&user(1), now).unwrap();
+    let mut examined: Vec<_> = (0..2)
+        .map(|_| admission.examine(&user(1), &nobody, now).unwrap())
+        .collect();
+    let refused = |uid, facts| admission.examine(&user(uid), facts, now).unwrap_err();
+    assert_eq!(refused(1, &nobody).code(), "uid_connections");
+    // One who is admitted still finds his place, and gives back what he took before.
+    let admitted = admission.enter(&user(1), now).unwrap();
+    examined.pop();
+    assert_eq!(refused(1, &nobody).code(), "uid_connections");
+    drop((open, admitted));
+    examined.extend((0..2).map(|_| admission.examine(&user(1), &nobody, now).unwrap()));
+    assert_eq!(refused(1, &nobody).code(), "uid_connections");
+    // Others have shares of their own, and exceptions hold.
+    examined.push(admission.examine(&user(2), &nobody, now).unwrap());
+    examined.push(admission.examine(&user(7), &seven, now).unwrap());
+    assert_eq!(refused(7, &seven).code(), "uid_connections");
+    assert_eq!(admission.open(), 0);
+    examined.clear();
+    drop(admission.examine(&user(1), &nobody, now).unwrap());
 }
 
 #[test]

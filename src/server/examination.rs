@@ -21,10 +21,11 @@ use std::sync::{Arc, RwLockReadGuard};
 use std::time::Instant;
 
 use super::answer::{Answer, BETWEEN_LOOKS};
+use super::counted::subject_of;
 use super::journal;
 use super::rules::Rules;
 use super::shared::{Overload, Shared};
-use crate::admission::{Abuse, ProcessKey, Subject, Ticket};
+use crate::admission::{Abuse, Examined, Refusal, Subject, Ticket};
 use crate::listener::Accepted;
 use crate::peer::proof::{Challenge, Progress, ProofFailure};
 use crate::peer::{Fact, Facts, Needs, Peer, Unreadable};
@@ -47,6 +48,8 @@ pub(super) struct Candidate {
     proved: bool,
     /// Its place, from the moment that the policy has admitted it.
     ticket: Option<Ticket>,
+    /// Its part of its user's share, from the moment that the checker is asked.
+    examined: Option<Examined>,
 }
 
 enum Doing {
@@ -130,6 +133,7 @@ impl Candidate {
             doing,
             proved: false,
             ticket: None,
+            examined: None,
         }))
     }
 
@@ -211,6 +215,10 @@ impl Candidate {
                 rules.inspector.learn_now(&self.peer, facts, asks)
             };
             if !later.is_empty() {
+                if let Err(refusal) = self.take_share(shared, now) {
+                    self.refuse(shared, &refusal);
+                    return Stage::Refused;
+                }
                 self.doing = Doing::Learning(self.ask_checker(later, waker, now));
                 return Stage::GoesOn;
             }
@@ -372,11 +380,24 @@ impl Candidate {
                 })
             }
             Err(refusal) => {
-                shared.refused(self.id, &self.subject, &refusal);
-                shared.note_abuse(&self.subject, &self.peer, Some(Abuse::Flood));
+                self.refuse(shared, &refusal);
                 Place::Refused
             }
         }
+    }
+
+    /// Who waits for the checker holds a thread or a seat, whatever the verdict will be.
+    fn take_share(&mut self, shared: &Shared, now: Instant) -> Result<(), Refusal> {
+        if self.ticket.is_none() && self.examined.is_none() {
+            let examined = shared.admission.examine(&self.subject, &self.facts, now)?;
+            self.examined = Some(examined);
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, shared: &Shared, refusal: &Refusal) {
+        shared.refused(self.id, &self.subject, refusal);
+        shared.note_abuse(&self.subject, &self.peer, Some(Abuse::Flood));
     }
 
     /// Lets the peer in. `in_force` are its rules, which stay so until it stands in the
@@ -470,31 +491,4 @@ fn reason_of(failure: &ProofFailure) -> DenialReason {
         ProofFailure::ForeignProcess => DenialReason::ProofForeign,
         _ => DenialReason::ProofWrong,
     }
-}
-
-/// Who is counted for what this peer does.
-fn subject_of(peer: &Peer, rules: &Rules) -> Subject {
-    if let Some(address) = peer.facts().address {
-        return Subject::address(address.ip());
-    }
-    let uid = peer.credentials().and_then(|credentials| credentials.uid());
-    let subject = uid.map_or_else(Subject::nobody, Subject::user);
-    match peer
-        .pid()
-        .filter(|_| rules.policy.tells_processes_apart(uid))
-    {
-        Some(pid) => subject.process(ProcessKey {
-            pid,
-            identity: identity_of(peer),
-        }),
-        None => subject,
-    }
-}
-
-/// What no later process with the same number shares: the inode of the pidfd
-/// (Linux 6.9), 0 where it can't be had.
-fn identity_of(peer: &Peer) -> u64 {
-    let Some(pidfd) = peer.pidfd() else { return 0 };
-    let stat = rustix::fs::fstat(pidfd);
-    stat.map_or(0, |stat| stat.st_ino)
 }

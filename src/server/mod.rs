@@ -16,6 +16,7 @@ mod answer;
 mod attendance;
 #[cfg(feature = "broker")]
 mod broker_metrics;
+mod counted;
 mod event_loop;
 mod examination;
 mod exhaustion;

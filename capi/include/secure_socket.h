@@ -151,6 +151,10 @@ enum ss_status ss_listener_bind(const char *path,
 // `fd` gets a blocking descriptor with O_CLOEXEC, which the caller closes. `peer` may
 // be NULL.
 //
+// Nothing ends the descriptor when the process exits that a rule by pid, executable,
+// digest, name or arguments admitted: a child may hold it and be served on. Who minds
+// gets a pidfd by getsockopt(2), SO_PEERPIDFD, and polls it.
+//
 // # Safety
 // `listener` came from ss_listener_bind(); `fd` is valid for a write; `peer` is NULL or
 // valid for a write.

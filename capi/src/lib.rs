@@ -253,6 +253,10 @@ fn bind(path: &str, policy: &ss_policy) -> Result<Acceptor, Failure> {
 /// `fd` gets a blocking descriptor with O_CLOEXEC, which the caller closes. `peer` may
 /// be NULL.
 ///
+/// Nothing ends the descriptor when the process exits that a rule by pid, executable,
+/// digest, name or arguments admitted: a child may hold it and be served on. Who minds
+/// gets a pidfd by getsockopt(2), SO_PEERPIDFD, and polls it.
+///
 /// # Safety
 /// `listener` came from ss_listener_bind(); `fd` is valid for a write; `peer` is NULL or
 /// valid for a write.

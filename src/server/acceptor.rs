@@ -30,7 +30,9 @@ use crate::service::{CloseReason, Connection, Kind, Watch};
 ///
 /// Reads and writes of a connection fail once the process has exited that a rule by
 /// pid, executable, digest, name or arguments admitted, as a [`Server`](super::Server)'s
-/// do. A process that runs another program since is not found out here: whose rules
+/// do: within 10 ms, however much data a child keeps flowing that holds the socket. If
+/// nobody holds it, what the process sent is read to its end. The bare descriptor
+/// ([`AsFd`]) knows of none of this. A process that runs another program since is not found out here: whose rules
 /// name executables is better served by a server, which looks again.
 ///
 /// ```no_run

@@ -46,7 +46,7 @@ pub(crate) static KEYS: &[Key] = &[
         .example("30s"),
     Key::new("max_connections_per_uid", number(1, 65_535), Preset::Follows("all of `max_connections` where the rules can admit only one uid, else half"))
         .live()
-        .help("How many connections one user has open at once.")
+        .help("How many connections one user has open at once. One that waits for the check of its process counts as well.")
         .example("20"),
     Key::new("connection_rate_per_uid", Kind::Text("COUNT/TIME such as 50/1s, or 0"), Preset::Value("0"))
         .live()

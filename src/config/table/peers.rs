@@ -81,7 +81,7 @@ pub(crate) static KEYS: &[Key] = &[
         .example("2s"),
     Key::new("session_ends_with_peer", AUTO, Preset::Value("auto"))
         .live()
-        .help("Close the connection when the authorised process exits, though a child may still hold it. `auto`: yes where the matching rule names a process.")
+        .help("Close the connection when the authorised process exits, though a child may still hold it. If nobody does, what the process sent before is dealt with first, within `half_close_timeout`. `auto`: yes where the matching rule names a process.")
         .example("yes"),
     Key::new("process_check_interval", time_between(10, LONGEST), Preset::Value("1s"))
         .live()

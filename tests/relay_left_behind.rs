@@ -29,7 +29,7 @@ fn helper() {
 
 /// A relay for processes by the name of this program.
 fn relay(dir: &TempDir, more: &[&str]) -> Daemon {
-    let name = std::fs::read_to_string("/proc/self/comm").unwrap();
+    let name = fs::read_to_string("/proc/self/comm").unwrap();
     let allow = format!("allow=uid:self,name:{}", name.trim_end());
     let upstream = format!("upstream=unix:{}", dir.join("upstream").display());
     let mut options = vec!["service=relay", "sandbox=enforce", &allow, &upstream];

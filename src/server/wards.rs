@@ -14,7 +14,7 @@ use crate::peer::Peer;
 use crate::policy::Authorized;
 use crate::service::{CloseReason, Connection};
 
-/// How often each is looked at.
+/// How often each is looked at, unless `recheck_interval` asks for more.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// One of them, and what holds for it now.
@@ -83,8 +83,9 @@ impl Wards {
     }
 
     /// When to look at the latest.
-    pub(super) fn due(&self) -> Option<Instant> {
-        (!self.all().is_empty()).then(|| Instant::now() + BETWEEN_LOOKS)
+    pub(super) fn due(&self, shared: &Shared) -> Option<Instant> {
+        let pause = || shared.rules().recheck_interval.min(BETWEEN_LOOKS);
+        (!self.all().is_empty()).then(|| Instant::now() + pause())
     }
 
     pub(super) fn look(&self, shared: &Shared, now: Instant) {

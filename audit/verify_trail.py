@@ -16,21 +16,23 @@ def links(name):
             sys.exit(f"{name}:{number}: {error}")
         yield f"{name}:{number}", entry["seq"], match[2].decode(), hashlib.sha256(line).hexdigest()
 
-heads = dict(arg[5:].split(":") for arg in sys.argv[1:] if arg.startswith("head="))
-logged = list(heads)
+heads = {}
+for head in (arg[5:].split(":") for arg in sys.argv[1:] if arg.startswith("head=")):
+    heads.setdefault(int(head[0]), set()).add(head[1])
 files = [list(links(name)) for name in sys.argv[1:] if not name.startswith("head=")]
 last = None
 for where, sequence, previous, digest in sum(sorted((f for f in files if f), key=lambda f: f[0][1]), []):
     if last and sequence != last[0] + 1:
         sys.exit(f"{where}: seq {sequence} after {last[0]}")
     first = first if last else sequence
-    if previous != (last[1] if last else "0" * 64 if sequence == 1 else heads.get(str(sequence - 1), previous)):
+    before = {last[1]} if last else {"0" * 64} if sequence == 1 else heads.get(sequence - 1, {previous})
+    if before != {previous}:
         sys.exit(f"{where}: prev is not the digest of the line before")
-    if heads.pop(str(sequence), digest) != digest:
+    if heads.get(sequence, {digest}) != {digest}:
         sys.exit(f"{where}: is not the head that was logged")
     last = (sequence, digest)
-if logged and last and max(map(int, logged)) < first - 1:
+if heads and last and max(heads) < first - 1:
     sys.exit(f"starts with {first}: nothing vouches for it, all heads are before")
-if not last or any(int(sequence) > last[0] for sequence in heads):
+if not last or any(sequence > last[0] for sequence in heads):
     sys.exit("lines are missing at the end")
 print(f"ok: ends with {last[0]}:{last[1]}")

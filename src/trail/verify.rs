@@ -284,25 +284,26 @@ impl<'a> Verifier<'a> {
         if let Some(expected) = expected.filter(|expected| *expected != link.head.sequence) {
             return Err(self.problem(sequence, ProblemKind::Sequence { expected }));
         }
-        let previous = match self.last {
-            Some(last) => Some(last.digest),
-            None if link.head.sequence == 1 => Some(Head::START.digest),
-            // Earlier files are not here: a head may know.
+        let is_previous = match self.last {
+            Some(last) => last.digest == link.previous,
+            None if link.head.sequence == 1 => link.previous == Head::START.digest,
+            // Earlier files are not here: heads may know.
             None => self
                 .heads
                 .iter()
-                .find(|head| head.sequence.checked_add(1) == Some(link.head.sequence))
-                .map(|head| head.digest),
+                .filter(|head| head.sequence.checked_add(1) == Some(link.head.sequence))
+                .all(|head| head.digest == link.previous),
         };
-        if previous.is_some_and(|previous| previous != link.previous) {
+        if !is_previous {
             return Err(self.problem(sequence, ProblemKind::Previous));
         }
-        let logged = self
+        // Two heads of one number are of two trails: one of them is not in this.
+        let other = self
             .heads
             .iter()
-            .find(|head| head.sequence == link.head.sequence);
-        if let Some(logged) = logged.filter(|logged| logged.digest != link.head.digest) {
-            return Err(self.problem(sequence, ProblemKind::OtherHead(*logged)));
+            .find(|head| head.sequence == link.head.sequence && **head != link.head);
+        if let Some(other) = other {
+            return Err(self.problem(sequence, ProblemKind::OtherHead(*other)));
         }
         if self.last.is_none() {
             self.first = link.head.sequence;

@@ -94,8 +94,8 @@ fn child_writer() {
     };
     let trail = Arc::new(Trail::open(&options, [1; 32]).unwrap().0);
     let keeper = std::thread::spawn({
-        let trail = Arc::clone(&trail);
-        move || trail.keep()
+        let keeper = trail.keeper();
+        move || keeper.keep()
     });
     let note = fs::OpenOptions::new()
         .create(true)
@@ -325,8 +325,8 @@ fn what_is_appended_at_once_by_many_is_fast_enough_to_say() {
         };
         let trail = Arc::new(Trail::open(&options, [1; 32]).unwrap().0);
         let keeper = std::thread::spawn({
-            let trail = Arc::clone(&trail);
-            move || trail.keep()
+            let keeper = trail.keeper();
+            move || keeper.keep()
         });
         let count = if sync == SyncPolicy::Each {
             200
@@ -379,4 +379,42 @@ fn both_refuse_a_trail_after_the_last_head() {
     };
     assert!(verify_files(&directory.files(), &[other]).is_err());
     assert!(!by_python(&directory, &[other]).status.success());
+}
+
+#[test]
+fn both_compare_every_head_of_a_number() {
+    if !has_python() {
+        return;
+    }
+    let directory = Directory::new("heads");
+    let (trail, _) = Trail::open(&Options::new(directory.trail()), [1; 32]).unwrap();
+    let mut heads = Vec::new();
+    for number in 0..6 {
+        trail.append(&decision(number)).unwrap();
+        heads.push(trail.head());
+    }
+    let other = |head: Head| Head {
+        digest: [1; 32],
+        ..head
+    };
+    let check = |head: Head| {
+        for (given, good) in [
+            ([head, head], true),
+            ([head, other(head)], false),
+            ([other(head), head], false),
+        ] {
+            let found = verify_files(&directory.files(), &given);
+            assert_eq!(found.is_ok(), good, "{given:?}: {found:?}");
+            let python = by_python(&directory, &given);
+            let said = String::from_utf8_lossy(&python.stderr);
+            assert_eq!(python.status.success(), good, "{given:?}: {said}");
+        }
+    };
+    check(heads[2]);
+    check(heads[5]);
+    // The line before the first that is there.
+    let text = fs::read_to_string(directory.trail()).unwrap();
+    let later: Vec<&str> = text.split_inclusive('\n').skip(3).collect();
+    fs::write(directory.trail(), later.concat()).unwrap();
+    check(heads[2]);
 }

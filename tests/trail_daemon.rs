@@ -6,6 +6,8 @@
 mod support;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -135,8 +137,10 @@ fn who_cannot_be_recorded_is_not_served() {
 }
 
 fn round_trip_or_nothing(daemon: &Daemon) -> bool {
-    use std::io::{Read, Write};
-    let mut stream = daemon.connect();
+    is_served(&daemon.connect())
+}
+
+fn is_served(mut stream: &UnixStream) -> bool {
     let mut answer = [0; 5];
     stream.write_all(b"hello").is_ok() && stream.read_exact(&mut answer).is_ok()
 }
@@ -218,4 +222,108 @@ fn the_head_goes_to_another_machine_and_shows_a_cut_end() {
     let (cut, other) = (verify(&arguments), by_python());
     assert_eq!(cut.status.code(), Some(65), "{cut:?}");
     assert!(!other.status.success(), "{other:?}");
+}
+
+/// Stands before the C library: so many calls of fdatasync(2) succeed, later ones fail.
+const FAILING_DISK: &str = r#"
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static int left;
+__attribute__((constructor)) static void start(void) { left = atoi(getenv("SYNCS")); }
+int fdatasync(int fd) {
+    if (__atomic_fetch_sub(&left, 1, __ATOMIC_SEQ_CST) > 0) return syscall(SYS_fdatasync, fd);
+    errno = EIO;
+    return -1;
+}
+"#;
+
+fn daemon_on_failing_disk(dir: &TempDir, syncs: &str) -> Daemon {
+    let (source, library) = (dir.join("disk.c"), dir.join("disk.so"));
+    fs::write(&source, FAILING_DISK).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]);
+    let built = compiler.arg(&library).arg(&source).status().unwrap();
+    assert!(built.success());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_secure_socket"));
+    command.env("LD_PRELOAD", library).env("SYNCS", syncs);
+    let (_, option) = trail_in(dir);
+    Daemon::spawn_by(command, &[&option, "trail_sync=each"])
+}
+
+#[test]
+fn who_is_not_on_the_disk_is_not_served() {
+    needs!("cc");
+    let dir = TempDir::new();
+    let mut daemon = daemon_on_failing_disk(&dir, "2");
+    daemon.wait_until_ready();
+    assert!(round_trip_or_nothing(&daemon), "while the disk is well");
+    for _ in 0..2 {
+        assert!(!round_trip_or_nothing(&daemon));
+    }
+    daemon.wait_for_log("may not be on the disk");
+    daemon.wait_for_log("reason=not_recorded");
+    assert_eq!(daemon.log().matches("peer admitted").count(), 1);
+}
+
+#[test]
+fn a_start_that_is_not_on_the_disk_is_none() {
+    needs!("cc");
+    let dir = TempDir::new();
+    let mut daemon = daemon_on_failing_disk(&dir, "0");
+    assert_eq!(daemon.wait().code(), Some(73));
+    let log = daemon.log();
+    assert!(log.contains("can't be synced to the disk"), "{log}");
+    assert!(!log.contains("ready: "), "{log}");
+}
+
+/// As a crash of the machine may leave it, right after a roll.
+#[test]
+fn a_server_goes_on_behind_a_rolled_file_that_is_torn() {
+    let dir = TempDir::new();
+    let (path, option) = trail_in(&dir);
+    let daemon = Daemon::start(&[&option]);
+    assert_eq!(round_trip(&daemon.connect(), b"hello"), b"hello");
+    assert_eq!(daemon.stop().code(), Some(0));
+    let rolled = dir.join("trail.jsonl.20200101-000000.000000");
+    fs::rename(&path, &rolled).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&rolled).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 20).unwrap();
+    fs::write(&path, "").unwrap();
+    let mut daemon = Daemon::start(&[&option]);
+    daemon.wait_for_log("was torn");
+    assert_eq!(round_trip(&daemon.connect(), b"hello"), b"hello");
+    assert_eq!(daemon.stop().code(), Some(0));
+    let good = verify(&[rolled.to_str().unwrap(), path.to_str().unwrap()]);
+    assert!(good.status.success(), "{good:?}");
+}
+
+#[test]
+fn lines_of_a_reload_name_the_configuration_that_they_follow_from() {
+    needs!(root);
+    let dir = TempDir::new();
+    let (path, option) = trail_in(&dir);
+    let config = dir.join("conf");
+    fs::write(&config, "allow=uid:0\n").unwrap();
+    let mut daemon = Daemon::start(&[
+        &format!("config={}", config.display()),
+        "max_connections_per_uid=200",
+        &option,
+    ]);
+    let clients: Vec<_> = (0..100).map(|_| daemon.connect()).collect();
+    assert!(clients.iter().all(is_served));
+    fs::write(&config, "allow=uid:12345\n").unwrap();
+    daemon.signal("HUP");
+    daemon.wait_for_log("reloaded: 100");
+    assert_eq!(daemon.stop().code(), Some(0));
+    let lines = lines(&path);
+    let of = |event| -> Vec<_> { lines.iter().filter(|line| line["event"] == event).collect() };
+    let after = &of("stop")[0]["config"];
+    let closed = of("close");
+    assert_eq!(closed.len(), 100);
+    for line in closed {
+        assert_eq!(&line["config"], after, "{line}");
+    }
+    assert_ne!(&of("start")[0]["config"], after);
 }

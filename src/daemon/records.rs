@@ -105,6 +105,11 @@ impl Opened {
     ) -> Result<Records, Fault> {
         let mut threads = Vec::new();
         if let Some(trail) = &self.trail {
+            // Before anybody else writes: no other thread may do what the keeper does.
+            let keeper = trail.keeper();
+            threads.push(spawn("trail", Role::LogWriter, sealed, move || {
+                keeper.keep()
+            })?);
             let start = Event::Start {
                 version: env!("CARGO_PKG_VERSION"),
                 socket: place,
@@ -117,10 +122,6 @@ impl Opened {
                 trail.path().display(),
                 trail.head()
             );
-            let keeper = Arc::clone(trail);
-            threads.push(spawn("trail", Role::LogWriter, sealed, move || {
-                keeper.keep()
-            })?);
         }
         let socket = match (self.metrics, rules) {
             (Some(listener), Some(rules)) => {
@@ -176,20 +177,21 @@ impl Records {
         self.socket.as_ref().map(|socket| socket.rules())
     }
 
-    /// Another configuration is in force.
-    pub(super) fn reloaded(&mut self, settings: &Settings, closed: usize, rules: Option<Rules>) {
+    /// The rules of another configuration are in force. Returns whether it is the same.
+    pub(super) fn in_force(&mut self, settings: &Settings) -> bool {
         let before = std::mem::replace(&mut self.digest, digest(settings));
-        if let (Some(socket), Some(rules)) = (&self.socket, rules) {
-            socket.set_rules(rules);
-        }
         if let Some(trail) = &self.trail {
             trail.set_config(self.digest);
         }
-        let same = if before == self.digest {
-            ", nothing changed"
-        } else {
-            ""
-        };
+        before == self.digest
+    }
+
+    /// All of another configuration is in force.
+    pub(super) fn reloaded(&self, closed: usize, rules: Option<Rules>, same: bool) {
+        if let (Some(socket), Some(rules)) = (&self.socket, rules) {
+            socket.set_rules(rules);
+        }
+        let same = if same { ", nothing changed" } else { "" };
         self.append(&Event::Reload {
             applied: true,
             detail: Some(&format_args!(

@@ -12,7 +12,7 @@
 //! the log goes; [`verify_files`] takes heads to compare.
 //!
 //! Walls: threads that append write to an open descriptor and nothing else. The
-//! keeper ([`Trail::keep`]) creates, renames and removes files in the trail's
+//! keeper ([`Keeper`]) creates, renames and removes files in the trail's
 //! directory, and so needs that directory opened to it (Landlock: make, remove,
 //! write and truncate files).
 //!
@@ -24,7 +24,9 @@ mod chain;
 mod error;
 mod event;
 mod json;
+mod keeper;
 mod place;
+mod synced;
 mod time;
 mod verify;
 mod writer;
@@ -32,8 +34,11 @@ mod writer;
 pub use chain::{Head, MAX_LINE, Malformed};
 pub use error::TrailError;
 pub use event::{Event, Peer};
+pub use keeper::Keeper;
 pub use verify::{FileError, Problem, ProblemKind, Summary, Verifier, VerifyError, verify_files};
 pub use writer::{Opened, Options, SyncPolicy, Trail};
 
+#[cfg(test)]
+mod keeper_tests;
 #[cfg(test)]
 mod tests;

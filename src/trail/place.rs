@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, FlockOperation, Mode, OFlags, ResolveFlags};
@@ -34,11 +34,19 @@ pub(super) struct Place {
 /// What was found in the file.
 #[derive(Debug)]
 pub(super) struct Found {
+    pub(super) lines: Lines,
+    /// Where a torn last line went, and its length in bytes.
+    pub(super) torn: Option<(PathBuf, u64)>,
+}
+
+/// A file, as far as it has whole lines.
+#[derive(Debug)]
+pub(super) struct Lines {
     pub(super) file: File,
+    path: PathBuf,
     /// Bytes in whole lines.
     pub(super) length: u64,
-    /// Where the file's torn last line went, and its length in bytes.
-    pub(super) torn: Option<(PathBuf, u64)>,
+    size: u64,
 }
 
 impl Place {
@@ -67,8 +75,7 @@ impl Place {
         check_directory(&directory, parent, owner)?;
         let lock_name = format!("{name}.lock");
         let lock_path = parent.join(&lock_name);
-        let lock = open_private(&directory, &lock_name, owner)
-            .map_err(|error| TrailError::file("open the lock", &lock_path, error))?;
+        let lock = open_private(&directory, &lock_path, &lock_name, owner)?;
         fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(
             |error| match error {
                 Errno::WOULDBLOCK => TrailError::Locked {
@@ -88,50 +95,44 @@ impl Place {
 
     /// Opens the file, makes it if it is missing, and sets a torn last line aside.
     pub(super) fn open_file(&self) -> Result<Found, TrailError> {
-        let fail = |what| move |error: io::Error| TrailError::file(what, &self.path, error);
-        let file = open_private(&self.directory, &self.name, self.owner).map_err(fail("open"))?;
-        let file = File::from(file);
-        self.check_file(&file)?;
-        let size = file.metadata().map_err(fail("examine"))?.len();
-        let length = end_of_lines(&file, size).map_err(fail("read"))?;
-        let torn = if length < size {
-            Some(self.set_aside(&file, length, size)?)
-        } else {
-            None
-        };
-        Ok(Found { file, length, torn })
+        let file = open_private(&self.directory, &self.path, &self.name, self.owner)?;
+        let mut lines = Lines::of(File::from(file), self.path.clone())?;
+        let torn = self.set_torn_aside(&mut lines)?;
+        Ok(Found { lines, torn })
     }
 
     /// The head that the next line continues from: that of the file or, if there
-    /// is no line in it yet, of the newest file before it.
-    pub(super) fn head(&self, found: &Found) -> Result<Head, TrailError> {
-        if found.length > 0 {
-            return self.last_of(&found.file, found.length, &self.path);
+    /// is no line in it yet, of the newest file before it. A crash of the machine
+    /// may have torn that one as well.
+    pub(super) fn head(&self, found: &mut Found) -> Result<Head, TrailError> {
+        if found.lines.length > 0 {
+            return found.lines.head();
         }
-        let mut newest = Head::START;
+        let mut newest: Option<(Head, Lines)> = None;
         for name in self
             .rolled()
             .map_err(|error| TrailError::file("list", &self.path, error))?
         {
             let path = self.path.with_file_name(&name);
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = fs::openat(&self.directory, &name, flags, Mode::empty())
                 .map_err(|error| TrailError::file("open", &path, error))?;
-            let file = File::from(file);
-            let size = file
-                .metadata()
-                .map_err(|error| TrailError::file("examine", &path, error))?
-                .len();
-            if size > 0 {
-                let head = self.last_of(&file, size, &path)?;
-                newest = if head.sequence > newest.sequence {
-                    head
-                } else {
-                    newest
-                };
+            check_file(&file, &path, self.owner)?;
+            let lines = Lines::of(File::from(file), path)?;
+            let head = match lines.length {
+                0 => Head::START,
+                _ => lines.head()?,
+            };
+            let is_newer = |(newest, _): &(Head, Lines)| head.sequence >= newest.sequence;
+            if newest.as_ref().is_none_or(is_newer) {
+                newest = Some((head, lines));
             }
         }
-        Ok(newest)
+        let Some((head, mut lines)) = newest else {
+            return Ok(Head::START);
+        };
+        found.torn = self.set_torn_aside(&mut lines)?.or(found.torn.take());
+        Ok(head)
     }
 
     /// Gives the file its final name, behind all that were rolled before, wherever the clock
@@ -164,6 +165,14 @@ impl Place {
         let _ = fs::fchmod(&file, PRIVATE);
         let _ = fs::fsync(&self.directory);
         Ok((file, name))
+    }
+
+    /// Puts the names of files on the disk, where the file system has a way to.
+    pub(super) fn sync_directory(&self) -> io::Result<()> {
+        match fs::fsync(&self.directory) {
+            Err(Errno::INVAL) => Ok(()),
+            done => Ok(done?),
+        }
     }
 
     /// Removes the oldest files beyond `keep`. Returns how many, and the newest of them.
@@ -206,34 +215,34 @@ impl Place {
         rename::to_free_name(self.directory.as_fd(), from.as_ref(), to.as_ref())
     }
 
-    fn last_of(&self, file: &File, length: u64, path: &Path) -> Result<Head, TrailError> {
-        let line =
-            last_line(file, length).map_err(|error| TrailError::file("read", path, error))?;
-        let line = line.strip_suffix(b"\n").unwrap_or(&line);
-        let link = chain::read(line).map_err(|why| TrailError::NotATrail {
-            path: path.into(),
-            why,
-        })?;
-        Ok(link.head)
+    /// Where it went, and how many bytes, if there was one.
+    fn set_torn_aside(&self, lines: &mut Lines) -> Result<Option<(PathBuf, u64)>, TrailError> {
+        let bytes = lines.size.saturating_sub(lines.length);
+        if bytes == 0 {
+            return Ok(None);
+        }
+        let whose = lines.path.file_name().and_then(OsStr::to_str);
+        let whose = whose.unwrap_or(&self.name);
+        let name = format!("{whose}.torn-{}", time::now().for_name());
+        let path = self.path.with_file_name(&name);
+        self.set_aside(lines, &name)
+            .map_err(|error| TrailError::file("set the torn last line aside in", &path, error))?;
+        lines.size = lines.length;
+        Ok(Some((path, bytes)))
     }
 
-    fn set_aside(&self, file: &File, length: u64, size: u64) -> Result<(PathBuf, u64), TrailError> {
-        let name = format!("{}.torn-{}", self.name, time::now().for_name());
-        let path = self.path.with_file_name(&name);
-        let fail =
-            |error: io::Error| TrailError::file("set the torn last line aside in", &path, error);
+    fn set_aside(&self, lines: &Lines, name: &str) -> io::Result<()> {
         let flags = create_flags() | OFlags::EXCL;
-        let aside = fs::openat(&self.directory, &name, flags, PRIVATE)
-            .map_err(|error| fail(error.into()))?;
-        give_to(&aside, self.owner).map_err(fail)?;
+        let aside = fs::openat(&self.directory, name, flags, PRIVATE)?;
+        give_to(&aside, self.owner)?;
         let mut aside = File::from(aside);
-        let mut whole = file;
-        whole.seek(SeekFrom::Start(length)).map_err(fail)?;
-        io::copy(&mut whole.take(size.saturating_sub(length)), &mut aside).map_err(fail)?;
-        aside.sync_all().map_err(fail)?;
-        fs::fsync(&self.directory).map_err(|error| fail(error.into()))?;
-        file.set_len(length).map_err(fail)?;
-        Ok((path, size.saturating_sub(length)))
+        let mut whole = &lines.file;
+        whole.seek(SeekFrom::Start(lines.length))?;
+        let bytes = lines.size.saturating_sub(lines.length);
+        io::copy(&mut whole.take(bytes), &mut aside)?;
+        aside.sync_all()?;
+        fs::fsync(&self.directory)?;
+        lines.file.set_len(lines.length)
     }
 
     /// The names that rolling gave, and no others, in its order. Those of others, which may
@@ -268,28 +277,34 @@ impl Place {
             }
         }
     }
+}
 
-    fn check_file(&self, file: &File) -> Result<(), TrailError> {
-        let unfit = |found: String| TrailError::Unfit {
-            path: self.path.clone(),
-            found,
+impl Lines {
+    fn of(file: File, path: PathBuf) -> Result<Self, TrailError> {
+        let fail = |what| {
+            let path = &path;
+            move |error: io::Error| TrailError::file(what, path, error)
         };
-        let meta = file
-            .metadata()
-            .map_err(|error| TrailError::file("examine", &self.path, error))?;
-        if !meta.is_file() || meta.nlink() != 1 {
-            let links = meta.nlink();
-            return Err(unfit(format!(
-                "expected a regular file with one name, found {links} names or another kind"
-            )));
-        }
-        if !is_trusted(meta.uid(), self.owner) {
-            return Err(unfit(format!(
-                "it belongs to uid {}, expected the server's user",
-                meta.uid()
-            )));
-        }
-        Ok(())
+        let size = file.metadata().map_err(fail("examine"))?.len();
+        let length = end_of_lines(&file, size).map_err(fail("read"))?;
+        Ok(Self {
+            file,
+            path,
+            length,
+            size,
+        })
+    }
+
+    /// The last whole line, if there is one.
+    fn head(&self) -> Result<Head, TrailError> {
+        let line = last_line(&self.file, self.length)
+            .map_err(|error| TrailError::file("read", &self.path, error))?;
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        let link = chain::read(line).map_err(|why| TrailError::NotATrail {
+            path: self.path.clone(),
+            why,
+        })?;
+        Ok(link.head)
     }
 }
 
@@ -314,16 +329,50 @@ fn create_flags() -> OFlags {
         | OFlags::CLOEXEC
 }
 
-fn open_private(directory: &OwnedFd, name: &str, owner: Option<(Uid, Gid)>) -> io::Result<OwnedFd> {
-    let file = fs::openat(directory, name, create_flags(), PRIVATE)?;
-    let stat = fs::fstat(&file)?;
-    if stat.st_mode & 0o7777 != 0o600 && fs::FileType::from_raw_mode(stat.st_mode).is_file() {
-        fs::fchmod(&file, PRIVATE)?;
+/// Opens a file or makes it. What lies there is examined before it is changed: a second
+/// name may have been given to a file that is none of ours.
+fn open_private(
+    directory: &OwnedFd,
+    path: &Path,
+    name: &str,
+    owner: Option<(Uid, Gid)>,
+) -> Result<OwnedFd, TrailError> {
+    let fail = |what| move |error: io::Error| TrailError::file(what, path, error);
+    let file = fs::openat(directory, name, create_flags(), PRIVATE)
+        .map_err(|error| fail("open")(error.into()))?;
+    let stat = check_file(&file, path, owner)?;
+    if stat.st_mode & 0o7777 != 0o600 {
+        fs::fchmod(&file, PRIVATE).map_err(|error| fail("set the mode of")(error.into()))?;
     }
     if stat.st_uid == rustix::process::geteuid().as_raw() {
-        give_to(&file, owner)?;
+        give_to(&file, owner).map_err(fail("give away"))?;
     }
     Ok(file)
+}
+
+fn check_file(
+    file: &OwnedFd,
+    path: &Path,
+    owner: Option<(Uid, Gid)>,
+) -> Result<fs::Stat, TrailError> {
+    let unfit = |found: String| TrailError::Unfit {
+        path: path.into(),
+        found,
+    };
+    let stat = fs::fstat(file).map_err(|error| TrailError::file("examine", path, error))?;
+    if !fs::FileType::from_raw_mode(stat.st_mode).is_file() || stat.st_nlink != 1 {
+        let links = stat.st_nlink;
+        return Err(unfit(format!(
+            "expected a regular file with one name, found {links} names or another kind"
+        )));
+    }
+    if !is_trusted(stat.st_uid, owner) {
+        return Err(unfit(format!(
+            "it belongs to uid {}, expected the server's user",
+            stat.st_uid
+        )));
+    }
+    Ok(stat)
 }
 
 fn give_to(file: &OwnedFd, owner: Option<(Uid, Gid)>) -> io::Result<()> {

@@ -1,17 +1,18 @@
 //! The trail on a real file system.
 
 use super::*;
+use crate::ids::{Gid, Uid};
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-struct Directory(PathBuf);
+pub(super) struct Directory(pub(super) PathBuf);
 
 impl Directory {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("trail-{}-{number}", std::process::id()));
@@ -20,18 +21,18 @@ impl Directory {
         Self(path)
     }
 
-    fn file(&self) -> PathBuf {
+    pub(super) fn file(&self) -> PathBuf {
         self.0.join("trail.jsonl")
     }
 
-    fn options(&self) -> Options {
+    pub(super) fn options(&self) -> Options {
         Options {
             sync: SyncPolicy::No,
             ..Options::new(self.file())
         }
     }
 
-    fn files(&self) -> Vec<PathBuf> {
+    pub(super) fn files(&self) -> Vec<PathBuf> {
         let all = fs::read_dir(&self.0)
             .unwrap()
             .map(|entry| entry.unwrap().path());
@@ -46,7 +47,7 @@ impl Drop for Directory {
     }
 }
 
-fn close(connection: u64) -> Event<'static> {
+pub(super) fn close(connection: u64) -> Event<'static> {
     Event::Close {
         connection,
         peer: Peer::Who(&"uid=33"),
@@ -57,7 +58,7 @@ fn close(connection: u64) -> Event<'static> {
     }
 }
 
-fn write_lines(options: &Options, count: u64) -> Opened {
+pub(super) fn write_lines(options: &Options, count: u64) -> Opened {
     let (trail, opened) = Trail::open(options, [7; 32]).unwrap();
     for number in 0..count {
         trail.append(&close(number)).unwrap();
@@ -65,7 +66,7 @@ fn write_lines(options: &Options, count: u64) -> Opened {
     opened
 }
 
-fn lines_of(path: &Path) -> Vec<String> {
+pub(super) fn lines_of(path: &Path) -> Vec<String> {
     fs::read_to_string(path)
         .unwrap()
         .lines()
@@ -93,6 +94,48 @@ fn a_chain_goes_on_over_starts() {
     );
     let mode = fs::metadata(directory.file()).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
+}
+
+#[test]
+fn what_lies_there_is_examined_before_it_is_changed() {
+    for name in ["trail.jsonl", "trail.jsonl.lock"] {
+        let directory = Directory::new();
+        let precious = directory.0.join("precious");
+        fs::write(&precious, "precious\n").unwrap();
+        fs::set_permissions(&precious, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::hard_link(&precious, directory.0.join(name)).unwrap();
+        let before = fs::metadata(&precious).unwrap();
+        // As root may: to another user.
+        let owner = Some((
+            Uid::from_raw(12_345).unwrap(),
+            Gid::from_raw(12_345).unwrap(),
+        ));
+        let options = Options {
+            owner: owner.filter(|_| before.uid() == 0),
+            ..directory.options()
+        };
+        let error = Trail::open(&options, [0; 32]).unwrap_err();
+        let TrailError::Unfit { path, found } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(path, directory.0.join(name));
+        assert!(found.contains("2 names"), "{found}");
+        let after = fs::metadata(&precious).unwrap();
+        let of = |meta: &fs::Metadata| (meta.mode(), meta.uid(), meta.gid());
+        assert_eq!(of(&after), of(&before), "{name}");
+    }
+}
+
+#[test]
+fn a_lock_of_somebody_else_is_none() {
+    let directory = Directory::new();
+    let lock = directory.0.join("trail.jsonl.lock");
+    fs::write(&lock, "").unwrap();
+    if std::os::unix::fs::chown(&lock, Some(12_345), None).is_err() {
+        return eprintln!("SKIP: needs root");
+    }
+    let error = Trail::open(&directory.options(), [0; 32]).unwrap_err();
+    assert!(matches!(error, TrailError::Unfit { .. }), "{error}");
 }
 
 #[test]
@@ -186,6 +229,47 @@ fn a_crash_between_rename_and_creation_loses_nothing() {
     fs::rename(directory.file(), rolled).unwrap();
     assert_eq!(write_lines(&directory.options(), 5).head.sequence, 5);
     assert_eq!(verify_files(&directory.files(), &[]).unwrap().lines, 10);
+}
+
+/// Leaves a rolled file that a crash of the machine cut short, and an empty one after it.
+fn tear_rolled(directory: &Directory, bytes: u64) -> PathBuf {
+    let rolled = directory.0.join("trail.jsonl.20200101-000000.000000");
+    fs::rename(directory.file(), &rolled).unwrap();
+    let length = fs::metadata(&rolled).unwrap().len();
+    let file = fs::OpenOptions::new().write(true).open(&rolled).unwrap();
+    file.set_len(length - bytes).unwrap();
+    fs::write(directory.file(), "").unwrap();
+    rolled
+}
+
+#[test]
+fn a_torn_end_of_the_file_before_is_set_aside_as_well() {
+    let directory = Directory::new();
+    write_lines(&directory.options(), 5);
+    let rolled = tear_rolled(&directory, 20);
+    let size = fs::metadata(&rolled).unwrap().len();
+    let opened = write_lines(&directory.options(), 5);
+    assert_eq!(opened.head.sequence, 4);
+    let (aside, length) = opened.torn.unwrap();
+    let name = aside.to_str().unwrap();
+    assert!(
+        name.contains("trail.jsonl.20200101-000000.000000.torn-"),
+        "{name}"
+    );
+    assert_eq!(fs::metadata(aside).unwrap().len(), length);
+    assert_eq!(fs::metadata(&rolled).unwrap().len(), size - length);
+    let summary = verify_files(&[rolled, directory.file()], &[]).unwrap();
+    assert_eq!(summary.lines, 9);
+}
+
+#[test]
+fn a_file_before_without_a_whole_line_is_no_reason_not_to_go_on() {
+    let directory = Directory::new();
+    write_lines(&directory.options(), 1);
+    tear_rolled(&directory, 20);
+    let opened = write_lines(&directory.options(), 1);
+    assert_eq!(opened.head, Head::START);
+    assert!(opened.torn.is_some());
 }
 
 #[test]
@@ -361,6 +445,30 @@ fn a_trail_written_anew_differs_from_its_logged_head() {
 }
 
 #[test]
+fn of_two_heads_with_one_number_none_is_overlooked() {
+    let directory = Directory::new();
+    let path = directory.file();
+    write_lines(&directory.options(), 5);
+    let head = verify_files(std::slice::from_ref(&path), &[]).unwrap().head;
+    let other = Head {
+        digest: [1; 32],
+        ..head
+    };
+    for heads in [[head, other], [other, head]] {
+        assert_eq!(problem(&path, &heads).kind, ProblemKind::OtherHead(other));
+    }
+    // Just before the first line that is there.
+    let lines = write_lines(&directory.options(), 2).head;
+    let text = lines_of(&path);
+    fs::write(&path, format!("{}\n", text[5..].join("\n"))).unwrap();
+    assert_eq!(lines, head);
+    assert!(verify_files(std::slice::from_ref(&path), &[head, head]).is_ok());
+    for heads in [[head, other], [other, head]] {
+        assert_eq!(problem(&path, &heads).kind, ProblemKind::Previous);
+    }
+}
+
+#[test]
 fn a_head_of_the_largest_number_is_only_a_missing_one() {
     let directory = Directory::new();
     let path = directory.file();
@@ -387,8 +495,8 @@ fn many_threads_make_one_chain_whoever_syncs() {
         let (trail, _) = Trail::open(&options, [7; 32]).unwrap();
         let trail = Arc::new(trail);
         let keeper = std::thread::spawn({
-            let trail = Arc::clone(&trail);
-            move || trail.keep()
+            let keeper = trail.keeper();
+            move || keeper.keep()
         });
         std::thread::scope(|scope| {
             for thread in 0..4 {

@@ -137,12 +137,17 @@ impl<'a> Warden<'a> {
                 if let Some(broker) = &self.means.broker {
                     broker.reload(settings.service.broker, settings.service.permits.clone());
                 }
-                let closed = handle.reload(rules, settings.limits.admission.clone());
+                // From the moment on that others are let in, lines name what they are let in by.
+                let (mut same, records) = (false, &mut self.means.records);
+                let limits = settings.limits.admission.clone();
+                let closed = handle.reload_then(rules, limits, || {
+                    same = records.in_force(&settings);
+                });
                 let logger = &self.means.logger;
                 logger.set_verbosity(settings.logs.verbosity);
                 logger.set_verbosity_for(settings.logs.verbosity_for.clone());
                 logger.set_rate(settings.logs.rate);
-                self.means.records.reloaded(&settings, closed, metrics);
+                self.means.records.reloaded(closed, metrics, same);
                 rooms::say_descriptors(&self.start, &settings);
                 self.settings = *settings;
                 crate::notice!(

@@ -106,7 +106,18 @@ impl Handle {
     ///
     /// Blocks while facts are read that the old rules had not asked for, for all
     /// connections at once: little longer than the process checker's bound for one.
-    pub fn reload(&self, rules: Rules, mut limits: Limits) -> usize {
+    pub fn reload(&self, rules: Rules, limits: Limits) -> usize {
+        self.reload_then(rules, limits, || ())
+    }
+
+    /// As [`reload`](Self::reload); `in_force` is called once newcomers are judged by the
+    /// new rules, before those who are here are.
+    pub(crate) fn reload_then(
+        &self,
+        rules: Rules,
+        mut limits: Limits,
+        in_force: impl FnOnce(),
+    ) -> usize {
         let Some(shared) = self.shared.upgrade() else {
             return 0;
         };
@@ -120,6 +131,7 @@ impl Handle {
         shared.admission.set_limits(limits);
         let rules = Arc::new(rules);
         shared.set_rules(&rules);
+        in_force();
         let (denied, wards) = recheck::judge_again(&rules, shared.registry.snapshot());
         shared.wards.replace(wards);
         for (connection, denial) in &denied {

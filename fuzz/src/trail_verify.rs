@@ -5,6 +5,7 @@
 //! - With the last head, each change of any byte or line is found, even if the
 //!   check of a changed line was computed anew and its number is another; but for whole
 //!   lines that are missing at the start, which the number of the first line tells.
+//! - Of two heads with one number none is overlooked, whichever comes first.
 //! - Without a head, what verifies from number 1 on is a beginning of the chain.
 //! - What the trail itself writes is what the second implementation makes of the same
 //!   members, and a text comes back out of it.
@@ -259,6 +260,11 @@ fn check_changed(members: &[Member], changes: &[Change], numbers: &[(u64, u8)]) 
     if !lines.is_empty() {
         let summary = verify(&original, &[head]).expect("a good chain");
         assert_eq!((summary.head, summary.first), (head, 1));
+        let mut other = head;
+        other.digest[0] ^= 1;
+        for heads in [[head, other], [other, head]] {
+            verify(&original, &heads).expect_err("two heads of one number");
+        }
     }
     let mut text = original.clone();
     let mut forged = false;

@@ -78,7 +78,9 @@ fn a_line_whose_sync_failed_is_not_recorded() {
         is_not_synced(trail.append(&close(3)));
         trail.append(&close(4)).unwrap();
         trail.close();
-        keeper.map(|keeper| keeper.join().unwrap());
+        if let Some(keeper) = keeper {
+            keeper.join().unwrap();
+        }
         assert_eq!(verify_files(&[directory.file()], &[]).unwrap().lines, 4);
     }
 }

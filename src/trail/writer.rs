@@ -30,8 +30,8 @@ const HEAD_EVERY: Duration = Duration::from_secs(60 * 60);
 /// When lines reach the disk (`trail_sync`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SyncPolicy {
-    /// When the kernel likes: a crash of the machine may lose the last half
-    /// minute. A crash of the server loses nothing.
+    /// When the kernel likes, and before a file is rolled: a crash of the machine may
+    /// lose the last half minute. A crash of the server loses nothing.
     No,
     /// Within 200 ms, many lines at once: nobody waits for it.
     #[default]
@@ -82,6 +82,9 @@ pub struct Opened {
     pub can_roll: bool,
 }
 
+/// Puts a file's content on the disk.
+type Disk = dyn Fn(&File) -> io::Result<()> + Send + Sync;
+
 /// An open trail. Shared by all threads that decide.
 pub struct Trail {
     pub(super) place: Place,
@@ -90,7 +93,7 @@ pub struct Trail {
     pub(super) keep: usize,
     pub(super) head_every: Duration,
     /// fdatasync(2); something else in tests.
-    pub(super) disk: Box<dyn Fn(&File) -> io::Result<()> + Send + Sync>,
+    pub(super) disk: Box<Disk>,
     pub(super) state: Mutex<State>,
     /// There is something to do for the keeper.
     pub(super) work: Condvar,

@@ -18,7 +18,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket
 
 use relay_support::{CLIENT, Upstream, client, relay_to};
 use secure_socket::service::relay::proxy::{Endpoints, Header, ParseError, parse};
-use support::{TempDir, as_user, set_mode};
+use support::{TempDir, as_user, copy_program, set_mode};
 
 /// Reads one header as an upstream does; gives it with what followed.
 fn introduced(listener: &UnixListener) -> (Header, Vec<u8>) {
@@ -79,6 +79,52 @@ fn the_upstream_is_told_what_the_kernel_vouched_for() {
         );
         drop(relay);
     }
+}
+
+/// What `/proc/PID/exe` shows is a name in the peer's mount namespace, which any user
+/// may arrange (user_namespaces(7)): here one program runs under the name of another.
+#[test]
+fn the_upstream_is_told_the_path_of_the_rule_and_none_that_the_peer_chose() {
+    needs!(root, "socat", "unshare", "setpriv");
+    // Only root may write what a rule names, and what leads there.
+    let dir = format!("/var/lib/secure_socket-told-{}", std::process::id());
+    let dir = Path::new(&dir);
+    fs::create_dir(dir).unwrap();
+    let told = std::panic::catch_unwind(|| {
+        let copies = ["report", "backup", "other"].map(|name| {
+            let copy = dir.join(name);
+            copy_program("/usr/bin/socat", &copy);
+            copy
+        });
+        let [report, backup, other] = copies.each_ref().map(|path| path.display().to_string());
+        let sockets = TempDir::new();
+        let upstream = sockets.join("upstream");
+        let listener = UnixListener::bind(&upstream).unwrap();
+        let (uid, gid) = (number("id", &["-u", CLIENT]), number("id", &["-g", CLIENT]));
+        let exe_told = |rule: &str| {
+            let relay = relay_to(&upstream, &["proxy_protocol=v2", rule]);
+            let script = format!(
+                "mount --bind {report} {backup} && printf question | \
+                 setpriv --reuid={uid} --regid={gid} --clear-groups \
+                 {backup} -t 5 - UNIX-CONNECT:{}",
+                relay.socket.display()
+            );
+            let mut asking = Command::new("unshare");
+            asking.args(["--mount", "sh", "-c", &script]);
+            let asking = thread::spawn(move || asking.output().unwrap());
+            let (header, rest) = introduced(&listener);
+            assert_eq!(rest, b"question");
+            assert_eq!(asking.join().unwrap().stdout, b"served");
+            let exe = header.vouched.exe;
+            exe.map(|exe| String::from_utf8(exe).unwrap())
+        };
+        let named = exe_told(&format!("authorised_peer_exe={other},{report}"));
+        assert_eq!(named, Some(report.clone()));
+        // It was read for this rule, but no path of the policy leads to the file.
+        assert_eq!(exe_told(&format!("deny=exe:{other}")), None);
+    });
+    fs::remove_dir_all(dir).unwrap();
+    told.unwrap();
 }
 
 fn curl(socket: &Path) -> String {

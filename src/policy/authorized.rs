@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::denial::{DenialReason, RuleKind, RuleRef};
@@ -129,6 +130,16 @@ impl Authorized {
     /// The executable, if a rule made the server read it.
     pub fn exe(&self) -> Option<&Exe> {
         self.facts.exe.known()
+    }
+
+    /// The path of the executable: one that the rule names, or else another that the
+    /// policy names, and that led to the very file that runs. `None` where the policy
+    /// names no such path. [`Exe::path`] is no proof: it is the name in the mount
+    /// namespace of the peer, who may mount any file at any path there.
+    pub fn exe_path(&self) -> Option<&Path> {
+        let paths = &self.exe().filter(|exe| !exe.deleted)?.same_as;
+        let named = paths.iter().find(|path| self.rule.names_path(path));
+        named.or(paths.first()).map(PathBuf::as_path)
     }
 
     /// Whether the executable was read and the rule depended on it.

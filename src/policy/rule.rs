@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::criterion::Criterion;
@@ -111,6 +112,12 @@ impl Rule {
     /// Whether it holds only for chosen programs.
     pub fn names_executable(&self) -> bool {
         self.has_clause_within(Needs::EXECUTABLE)
+    }
+
+    /// Whether one of its criteria is `exe:` with this path.
+    pub(super) fn names_path(&self, path: &Path) -> bool {
+        self.criteria()
+            .any(|one| matches!(one, Criterion::Exe(named) if named == path))
     }
 
     /// Whether anyone could make it hold by choosing a name or arguments.

@@ -151,7 +151,14 @@ pub(super) fn abuse(
 /// process, if anything was.
 pub(super) fn pattern(facts: &Facts, process: Option<&ProcessFacts>, abuse: Abuse, count: u32) {
     let exe = process.and_then(|process| process.exe.known());
-    let shown = exe.map_or_else(String::new, |exe| format!(" exe={}", exe.path.display()));
+    // The path is one that the peer may have chosen, device and inode are not.
+    let shown = exe.map_or_else(String::new, |exe| {
+        let (path, file) = (exe.path.display(), exe.file);
+        format!(
+            " exe={path} exe_device={} exe_inode={}",
+            file.device, file.inode
+        )
+    });
     crate::warning!(
         "{facts} {abuse}: {count} times within a minute, pattern={}{shown}",
         abuse.code()

@@ -1,7 +1,8 @@
 //! Who the peer is, in the forms in which an upstream is told.
 //!
-//! Invariants: only what the kernel vouched for is told; groups are asked for
-//! here where no rule did.
+//! Invariants: only what the kernel vouched for is told; of the executable, the path
+//! that the policy looked up, and never the text of `/proc/PID/exe`, which a peer in a
+//! mount namespace of its own chooses. Groups are asked for here where no rule did.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -25,8 +26,8 @@ pub(super) fn header(connection: &Connection, socket: &UnixName) -> Header {
         pid: authorized.pid(),
         groups: groups(connection),
         exe: authorized
-            .exe()
-            .map(|exe| exe.path.as_os_str().as_bytes().to_vec()),
+            .exe_path()
+            .map(|path| path.as_os_str().as_bytes().to_vec()),
         rule: Some(authorized.rule_number()),
     };
     Header {

@@ -138,7 +138,8 @@ pub struct Vouched {
     pub pid: Option<Pid>,
     /// Supplementary groups (0xE3).
     pub groups: Option<Vec<Gid>>,
-    /// Path of the executable, where a rule asked for it (0xE4).
+    /// Path of the executable, where a rule names it by its path (0xE4): that path of
+    /// the policy, and not what the peer's mount namespace calls the file.
     pub exe: Option<Vec<u8>>,
     /// The rule that admitted the peer (0xE5).
     pub rule: Option<u32>,

@@ -24,12 +24,12 @@ use std::time::{Duration, Instant};
 use broker_support::{Running, loops, own_uid};
 use secure_socket::client::{Client, ClientError, Event, ServerIdentity, WhenSlow};
 use secure_socket::frame::{
-    Decoder, ErrorCode, Frame, FrameLimit, Greeting, Received, Side, Stamp, Subject,
+    Decoder, ErrorCode, Frame, FrameLimit, Greeting, Pattern, Received, Side, Stamp, Subject,
 };
 use secure_socket::peer::{Checker, CheckerConfig, Inspector, Pins};
 use secure_socket::policy::{Numeric, Policy, Rule};
 use secure_socket::server::{Outcome, Rules, Threads};
-use secure_socket::service::broker::{Broker, BrokerService, Limits, Permits};
+use secure_socket::service::broker::{Action, Broker, BrokerService, Limits, Permit, Permits};
 
 fn every_choice() -> [Threads; 3] {
     [Threads::Multi, loops(1), loops(2)]
@@ -386,11 +386,42 @@ fn for_program(threads: Threads, program: &Path) -> Running {
     };
     let rule = Rule::parse(&format!("exe:{}", program.display()), &names).unwrap();
     let policy = Policy::new(vec![rule], Vec::new(), own_uid());
+    proving(threads, policy, Permits::default())
+}
+
+/// A broker that admits whoever is of this user, and has a permit for one action on `a`
+/// to those who run `program`, and to all for `all`.
+fn permitting(threads: Threads, program: &Path) -> Running {
+    let names = Numeric {
+        own_user: own_uid(),
+    };
+    let rule = |text: &str| Rule::parse(text, &names).unwrap();
+    let permit = |action, pattern: &str, text: &str| {
+        Permit::new(
+            action,
+            Pattern::new(pattern.as_bytes()).unwrap(),
+            rule(text),
+        )
+    };
+    let permits = Permits::new(vec![
+        permit(
+            Action::Publish,
+            "a",
+            &format!("uid:4294967294|exe:{}", program.display()),
+        ),
+        permit(Action::Publish, "all", "uid:self"),
+    ]);
+    let policy = Policy::new(vec![rule("uid:self")], Vec::new(), own_uid());
+    let policy = policy.also_learning_for(permits.rules().cloned().collect());
+    proving(threads, policy, permits)
+}
+
+fn proving(threads: Threads, policy: Policy, permits: Permits) -> Running {
     let pins = Pins::open(&policy.exe_paths(), &policy.pids(), None).unwrap();
     let checker = Checker::start(CheckerConfig::default()).unwrap();
     let mut rules = Rules::new(policy);
     rules.inspector = Inspector::new(pins, Some(checker));
-    let broker = Broker::new(Limits::default(), Permits::default());
+    let broker = Broker::new(Limits::default(), permits);
     let service = BrokerService::new(broker).with_proof(rules.inspector.clone());
     Running::with(threads, service, rules)
 }
@@ -457,4 +488,80 @@ fn the_proof_of_another_process_is_refused() {
     child.stdin.take().unwrap().write_all(&proof).unwrap();
     child.wait().unwrap();
     assert_eq!(raw.0.read(&mut head).unwrap_or(0), 0, "it was served");
+}
+
+/// As a process does that connects, forks, and runs the permitted program in the parent:
+/// whoever looks sees that program, and the child speaks.
+#[test]
+fn a_permit_for_a_program_is_no_permit_for_who_holds_its_socket() {
+    let program = std::env::current_exe().unwrap();
+    if secure_socket::peer::check_path(&program).is_err() {
+        return;
+    }
+    for threads in every_choice() {
+        let broker = permitting(threads, &program);
+        // The program itself proves what it is, and publishes.
+        let mut honest = client(&broker);
+        honest.publish_confirmed("a", b"x").unwrap();
+
+        let mut held = Raw::connect(&broker);
+        let greeting = Greeting {
+            accepts: FrameLimit::DEFAULT,
+        };
+        let mut words = greeting.encode().to_vec();
+        words.extend(bytes(&[Frame::Publish {
+            id: 7,
+            subject: Subject::new(b"a").unwrap(),
+            body: b"forged",
+        }]));
+        let file: std::os::fd::OwnedFd = held.0.try_clone().unwrap().into();
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::from(file))
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(&words).unwrap();
+        child.wait().unwrap();
+        let got = held.read(9);
+        assert!(got[0].starts_with("Challenge"), "{got:?}");
+        assert!(
+            got[1].starts_with("Error { id: 0, code: Protocol"),
+            "{got:?}"
+        );
+        assert_eq!(got.len(), 2, "{got:?}");
+    }
+}
+
+#[test]
+fn who_holds_no_permit_for_what_it_runs_proves_nothing() {
+    let other = Path::new("/bin/cat").canonicalize().unwrap();
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let broker = permitting(Threads::Multi, &other);
+    let mut raw = Raw::greeted(&broker);
+    let publish = |id, subject: &'static [u8]| Frame::Publish {
+        id,
+        subject: Subject::new(subject).unwrap(),
+        body: b"x",
+    };
+    let asked = bytes(&[publish(1, b"all"), publish(2, b"a")]);
+    raw.0.write_all(&asked).unwrap();
+    let got = raw.read(2);
+    assert!(got[0].starts_with("Ok { id: 1"), "{got:?}");
+    assert!(got[1].starts_with("Error { id: 2, code: Denied"), "{got:?}");
+
+    // A reload names its program: it was read, but not proved by this connection.
+    let names = Numeric {
+        own_user: own_uid(),
+    };
+    let own = std::env::current_exe().unwrap();
+    let rule = Rule::parse(&format!("exe:{}", own.display()), &names).unwrap();
+    let permit = Permit::new(Action::Publish, Pattern::new(b"a").unwrap(), rule);
+    broker
+        .broker
+        .reload(Limits::default(), Permits::new(vec![permit]));
+    raw.0.write_all(&bytes(&[publish(3, b"a")])).unwrap();
+    let got = raw.read(1);
+    assert!(got[0].starts_with("Error { id: 3, code: Denied"), "{got:?}");
 }

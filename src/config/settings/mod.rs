@@ -116,7 +116,7 @@ fn read_groups(reader: &mut Reader<'_>, surroundings: &Surroundings<'_>) -> Opti
     let logs = logs::read(reader)?;
     let trail = records::read_trail(reader, walls.run_as.as_ref())?;
     let metrics = records::read_metrics(reader, surroundings, own_user)?;
-    peers::check_against_service(reader, &peers, &socket, service.service);
+    peers::check_against_service(reader, &peers, &socket, &service);
     records::check_paths(reader, &socket, &logs, trail.as_ref(), metrics.as_ref());
     Some(Settings {
         socket,

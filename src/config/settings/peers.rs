@@ -6,9 +6,10 @@ use super::super::accounts::RuleNames;
 use super::super::given::Wrong;
 use super::super::reader::{Reader, Sourced};
 use super::super::words::{self, CheckOverload, Service};
-use super::{SocketSettings, Surroundings};
+use super::{ServiceSettings, SocketSettings, Surroundings};
 use crate::ids::Uid;
 use crate::listener::Address;
+use crate::peer::Needs;
 use crate::policy::{Criterion, Names, Policy, Rule, RuleBuilder, Warning};
 use crate::server::Choice;
 
@@ -200,7 +201,7 @@ pub(super) fn check_against_service(
     reader: &mut Reader<'_>,
     peers: &PeerSettings,
     socket: &SocketSettings,
-    service: Service,
+    service: &ServiceSettings,
 ) {
     if let Address::Inet(_) = socket.address {
         // A rule that failed to parse might have admitted them.
@@ -220,13 +221,10 @@ pub(super) fn check_against_service(
             reader.error("session_ends_with_peer", text);
         }
     }
-    if peers.process_proof == Choice::No && service == Service::Broker {
-        let executable = peers
-            .policy
-            .allow_rules()
-            .iter()
-            .any(Rule::names_executable);
-        if executable {
+    if peers.process_proof == Choice::No && service.service == Service::Broker {
+        let allow = peers.policy.allow_rules();
+        let asks = |rule: &Rule| rule.needs().has_any(Needs::EXECUTABLE);
+        if allow.iter().any(Rule::names_executable) || service.permits.rules().any(asks) {
             let text = "a process may exec the named program after it connected and pass for it";
             reader.warning("process_proof", text);
         }

@@ -73,7 +73,7 @@ pub(crate) static KEYS: &[Key] = &[
         .help("A rule that refuses. It wins over every rule that admits.")
         .example("user:guest"),
     Key::new("process_proof", AUTO, Preset::Value("auto"))
-        .help("Closes the gap between connect and check for rules that name an executable: the server sends 16 random bytes and serves only after they came back from the same, still matching process; `auto` is yes for `broker`, and no for `echo` and `relay`, whose protocols have no room for it.")
+        .help("Closes the gap between connect and check for rules, and permits of the broker, that name an executable: the server sends 16 random bytes and serves only after they came back from the same, still matching process; `auto` is yes for `broker`, and no for `echo` and `relay`, whose protocols have no room for it.")
         .example("yes"),
     Key::new("proof_timeout", time_between(100, Duration::from_secs(3600)), Preset::Value("5s"))
         .live()

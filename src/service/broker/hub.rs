@@ -102,6 +102,12 @@ impl Broker {
         self.settings().permits.needs()
     }
 
+    /// Whether a peer would get rights only for what it runs, which it then has to prove.
+    pub(super) fn rights_rest_on_executable(&self, facts: &Facts) -> bool {
+        let permits = Arc::clone(&self.settings().permits);
+        permits.rest_on_executable(facts)
+    }
+
     /// Takes a connection in. `accepts` is what its greeting said. The connection
     /// leaves when the [`Port`] is dropped.
     pub fn join(

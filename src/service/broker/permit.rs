@@ -1,7 +1,7 @@
 //! The `permit` rules.
 
 use crate::frame::Pattern;
-use crate::peer::{Facts, Needs};
+use crate::peer::{Fact, Facts, Needs};
 use crate::policy::Rule;
 
 use super::rights::{Action, Rights};
@@ -63,6 +63,13 @@ impl Permits {
             .fold(Needs::NONE, |needs, permit| needs.and(permit.rule.needs()))
     }
 
+    /// Whether this peer holds a permit only for what it runs.
+    pub fn rest_on_executable(&self, facts: &Facts) -> bool {
+        let without = without_executable(facts.clone());
+        let mut held = self.0.iter().filter(|permit| permit.rule.holds(facts));
+        held.any(|permit| !permit.rule.holds(&without))
+    }
+
     /// What a peer may do.
     pub fn rights_of(&self, facts: &Facts) -> Rights {
         if self.0.is_empty() {
@@ -73,4 +80,11 @@ impl Permits {
             Pattern::new(permit.pattern.as_bytes()).map(|pattern| (permit.action, pattern))
         }))
     }
+}
+
+/// As if nobody had looked at what the process runs.
+pub(super) fn without_executable(mut facts: Facts) -> Facts {
+    facts.exe = Fact::Unasked;
+    facts.sha256 = Fact::Unasked;
+    facts
 }

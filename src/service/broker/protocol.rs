@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::hub::Broker;
 use super::proving::Proving;
-use super::session::BrokerSession;
+use super::session::{BrokerSession, Executable};
 use crate::peer::Inspector;
 use crate::service::{Connection, Opened, Protocol, Waker};
 use crate::sys::peer::pass_credentials;
@@ -20,7 +20,7 @@ pub struct BrokerService {
 }
 
 impl BrokerService {
-    /// Serves this broker. No peer is asked for a proof: a rule that names an
+    /// Serves this broker. No peer is asked for a proof: a rule or permit that names an
     /// executable then has the gap that a process may run another program between
     /// connect and check.
     pub fn new(broker: Arc<Broker>) -> Self {
@@ -30,8 +30,10 @@ impl BrokerService {
         }
     }
 
-    /// Asks peers whose rule names an executable to prove that they are the process
-    /// that was checked, and has `inspector` look at it once more.
+    /// Asks peers whose rule names an executable, and those who hold a permit only for
+    /// what they run, to prove that they are the process that was checked, and has
+    /// `inspector` look at it once more. A permit that a reload adds counts for nobody's
+    /// executable that was not proved.
     #[must_use]
     pub fn with_proof(mut self, inspector: Inspector) -> Self {
         self.inspector = Some(inspector);
@@ -75,22 +77,28 @@ impl Protocol for BrokerService {
                 connection.interrupt();
             }
         });
-        let names_executable = connection.authorized().names_executable();
-        let proof = match (&self.inspector, connection.authorized().pid()) {
-            (Some(inspector), Some(pid)) if names_executable => {
+        let authorized = connection.authorized();
+        let by_executable = authorized.names_executable()
+            || self.broker.rights_rest_on_executable(authorized.facts());
+        let proof = match (&self.inspector, authorized.pid()) {
+            (Some(inspector), Some(pid)) if by_executable => {
                 let limits = self.broker.limits();
                 Some(Proving::new(connection, pid, &limits, inspector.clone())?)
             }
             // The listener asked for senders; who proves nothing needs none.
-            (Some(_), _) if connection.authorized().facts().address.is_none() => {
+            (Some(_), _) if authorized.facts().address.is_none() => {
                 pass_credentials(connection.as_fd(), false)?;
                 None
             }
             _ => None,
         };
+        let executable = match (&self.inspector, &proof) {
+            (Some(_), None) => Executable::Unproved,
+            _ => Executable::Counts,
+        };
         let (broker, connection) = (Arc::clone(&self.broker), Arc::clone(connection));
         Ok(Box::new(BrokerSession::new(
-            broker, connection, waker, proof,
+            broker, connection, waker, proof, executable,
         )))
     }
 

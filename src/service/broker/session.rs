@@ -1,8 +1,9 @@
 //! A connection from its greeting to its end: bytes from the socket into the
 //! broker, and out again when there is room.
 //!
-//! Where the rule that admitted the peer names an executable, the peer first proves
-//! that it is the process that was checked ([`super::proving`]).
+//! Where the rule that admitted the peer names an executable, or a permit is the peer's
+//! only for what it runs, the peer first proves that it is the process that was checked
+//! ([`super::proving`]).
 //!
 //! Not here: timeouts of the connection as a whole, which the driver keeps.
 
@@ -16,6 +17,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use super::hub::Broker;
 use super::member::Identity;
 use super::outbox::Sink;
+use super::permit::without_executable;
 use super::port::{Ending, Port};
 use super::proving::{Proved, Proving};
 use crate::frame::{Decoder, ErrorCode, Frame, FrameError, Greeting, Received, Side, Stamp};
@@ -37,11 +39,21 @@ pub(super) struct BrokerSession {
     waker: Waker,
     decoder: Decoder,
     stage: Stage,
+    executable: Executable,
     /// When a connection that is ending closes at the latest.
     closes: Option<Instant>,
     /// Waits for which it is told first, by the driver, before it blocks in a receive
     /// again: one that others have to call, or to whom nothing comes, is better off so.
     polls: u8,
+}
+
+/// Whether permits may look at what the peer runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Executable {
+    /// It is proved, or nobody is asked for proofs.
+    Counts,
+    /// The process that speaks may be another than the one that was looked at.
+    Unproved,
 }
 
 enum Stage {
@@ -109,6 +121,7 @@ impl BrokerSession {
         connection: Arc<Connection>,
         waker: Waker,
         proof: Option<Proving>,
+        executable: Executable,
     ) -> Self {
         let accepts = broker.limits().frame;
         let stage = match proof {
@@ -123,6 +136,7 @@ impl BrokerSession {
             waker,
             decoder,
             stage,
+            executable,
             closes: None,
             polls: 0,
         }
@@ -341,7 +355,10 @@ impl BrokerSession {
             connection: Arc::clone(&self.connection),
             waker: self.waker.clone(),
         };
-        let facts = authorized.facts().clone();
+        let mut facts = authorized.facts().clone();
+        if self.executable == Executable::Unproved {
+            facts = without_executable(facts);
+        }
         let port = self.broker.join(identity, facts, Arc::new(socket), accepts);
         self.broker.came(self.connection.id());
         self.stage = Stage::Joined(port);

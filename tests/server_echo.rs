@@ -325,6 +325,45 @@ fn after_the_proof_nobody_asks_who_sent_what() {
     assert_eq!(thread.join().unwrap().unwrap(), Outcome::Drained);
 }
 
+/// The time to speak runs from admission: here the proof takes longer than all of it.
+#[test]
+fn who_is_examined_for_long_may_still_be_silent_for_a_while() {
+    let bound = Duration::from_secs(3);
+    for threads in ALL {
+        let dir = TempDir::new();
+        let path = dir.join("s/proved");
+        let address = Address::Unix(SocketPath::parse(path.as_os_str()).unwrap());
+        let options = Options::new(address).pass_credentials(true);
+        let listener = Listener::bind(&options).unwrap().dangerously_unconfined();
+        let own = std::env::current_exe().unwrap();
+        let mut rules = Rules::new(policy(&[&format!("exe:{}", own.display())]));
+        rules.process_proof = Choice::Yes;
+        rules.proof_timeout = PATIENCE;
+        Arc::make_mut(&mut rules.timeouts).first_byte = Some(bound);
+        let checker = Checker::direct(CheckerConfig::default()).unwrap();
+        let pins = Pins::open(&rules.policy.exe_paths(), &rules.policy.pids(), None).unwrap();
+        rules.inspector = Inspector::new(pins, Some(checker));
+        let server = Server::with_protocol(listener, Arc::new(Echo), rules)
+            .threads(threads())
+            .build()
+            .unwrap();
+        let handle = server.handle();
+        let thread = thread::spawn(move || server.run());
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut challenge = [0; 16];
+        stream.read_exact(&mut challenge).unwrap();
+        thread::sleep(bound + Duration::from_millis(100));
+        stream.write_all(&challenge).unwrap();
+        // By then it is admitted, and waited for.
+        thread::sleep(bound / 3);
+        assert_eq!(round_trip(&stream, b"x"), b"x");
+        drop(stream);
+        handle.stop(Duration::from_secs(5));
+        assert_eq!(thread.join().unwrap().unwrap(), Outcome::Drained);
+    }
+}
+
 fn greet(connection: &Connection) -> std::io::Result<()> {
     let mut line = [0; 5];
     { connection }.read_exact(&mut line)?;

@@ -71,7 +71,7 @@ impl Serving {
             .timeouts()
             .first_byte
             .filter(|_| self.traffic == (0, 0))?;
-        Some(sys::time::after(self.connection.opened(), bound))
+        Some(sys::time::after(self.connection.admitted(), bound))
     }
 
     pub(super) fn idle_end(&self) -> Option<Instant> {

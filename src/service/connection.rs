@@ -31,6 +31,7 @@ pub struct Connection {
     authorized: Authorized,
     timeouts: Arc<Timeouts>,
     opened: Instant,
+    admitted: Instant,
     received: AtomicU64,
     sent: AtomicU64,
     forced: AtomicU8,
@@ -79,6 +80,7 @@ impl Connection {
             authorized,
             timeouts,
             opened,
+            admitted: Instant::now(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             forced: AtomicU8::new(NOT_FORCED),
@@ -118,6 +120,12 @@ impl Connection {
     /// When it was accepted (monotonic clock).
     pub fn opened(&self) -> Instant {
         self.opened
+    }
+
+    /// When it was admitted. The peer's time to speak runs from here: how long its
+    /// examination took is not its doing.
+    pub(crate) fn admitted(&self) -> Instant {
+        self.admitted
     }
 
     /// Whether it carries messages (`SOCK_SEQPACKET`) and not a stream.

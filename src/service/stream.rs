@@ -290,7 +290,7 @@ impl Connection {
         self.timeouts()
             .first_byte
             .filter(|_| self.traffic() == (0, 0))
-            .and_then(|bound| self.opened().checked_add(bound))
+            .and_then(|bound| self.admitted().checked_add(bound))
     }
 
     fn idle_end(&self) -> Option<Instant> {

@@ -47,6 +47,8 @@ mod rights;
 mod routes;
 mod run;
 mod session;
+#[cfg(test)]
+mod session_tests;
 mod tree;
 
 pub use hub::{Broker, Stats};

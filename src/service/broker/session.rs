@@ -190,7 +190,7 @@ impl BrokerSession {
     fn greeting_due(&self) -> Option<Instant> {
         let bound = self.connection.timeouts().first_byte?;
         match self.stage {
-            Stage::Greeting(_) => self.connection.opened().checked_add(bound),
+            Stage::Greeting(_) => self.connection.admitted().checked_add(bound),
             _ => None,
         }
     }

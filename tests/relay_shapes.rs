@@ -80,6 +80,43 @@ fn packets_keep_their_bounds_and_empty_ones_are_no_end() {
     }
 }
 
+/// Who is behind a relay answers for his own messages, and not for those of the upstream.
+#[test]
+fn what_the_upstream_sends_is_not_held_against_the_client() {
+    let dir = TempDir::new();
+    let path = dir.join("upstream");
+    let upstream = packets();
+    bind(&upstream, &address(&path)).unwrap();
+    listen(&upstream, 16).unwrap();
+    let option = format!("upstream=unix:{}", path.display());
+    for threads in ["threads=multi", "threads=single"] {
+        let mut relay = Daemon::start(&[
+            "service=relay",
+            "protocol=SOCK_SEQPACKET",
+            "denials_before_penalty=5",
+            &option,
+            threads,
+        ]);
+        let exchange = |answer: &[u8]| {
+            let client = packets();
+            connect(&client, &address(&relay.socket)).unwrap();
+            send(&client, b"question", SendFlags::NOSIGNAL).unwrap();
+            let server = accept(&upstream).unwrap();
+            assert_eq!(packet(&server), b"question");
+            // The kernel doubles it (socket(7)).
+            sockopt::set_socket_send_buffer_size(&server, 200 << 10).unwrap();
+            send(&server, answer, SendFlags::NOSIGNAL).unwrap();
+            packet(&client)
+        };
+        // More than the relay takes, or than its socket to the client does.
+        for _ in 0..6 {
+            assert!(exchange(&[1; 300 << 10]).is_empty());
+        }
+        assert_eq!(exchange(b"answer"), b"answer", "{threads}");
+        relay.wait_for_log("too large to be passed on");
+    }
+}
+
 /// A user's pipes, as many as leave room for small ones only (pipe(7),
 /// `pipe-user-pages-soft`).
 struct Hoard(Child);

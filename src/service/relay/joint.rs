@@ -49,8 +49,8 @@ pub(super) enum End {
     Stalled(Side),
     /// Nothing moved for `half_close_timeout` after one direction had ended.
     HalfClosed,
-    /// A message was too large for the buffer or for the other side.
-    TooLarge,
+    /// That side sent a message that is too large for the buffer or for the other side.
+    TooLarge(Side),
     /// That side sent descriptors that are not passed on.
     Descriptors(Side),
     /// The server itself cut the connection.
@@ -240,7 +240,7 @@ impl Joint {
             }
             Fault::Cut => Err(End::Cut),
             Fault::Stalled => Err(End::Stalled(to)),
-            Fault::TooLarge => Err(End::TooLarge),
+            Fault::TooLarge => Err(End::TooLarge(from)),
             Fault::Descriptors => Err(End::Descriptors(from)),
         }
     }

@@ -208,18 +208,47 @@ fn messages_stay_messages_and_empty_ones_too() {
 }
 
 #[test]
-fn a_message_that_is_larger_than_the_buffer_ends_the_connection() {
-    for (length, end) in [(64 << 10, None), ((64 << 10) + 1, Some(End::TooLarge))] {
+fn a_message_that_is_larger_than_the_buffer_ends_the_connection_of_whoever_sent_it() {
+    for from in [Side::Client, Side::Upstream] {
+        let too_large = Some(End::TooLarge(from));
+        for (length, end) in [(64 << 10, None), ((64 << 10) + 1, too_large)] {
+            let shape = Shape {
+                packets: true,
+                ..PLAIN
+            };
+            let ((client, near), (server, far)) = (packets(), packets());
+            let joint = Joint::new(far, (shape, shape), None, Vec::new());
+            let mut bench = Bench::of(near, joint, 64 << 10);
+            let sender = match from {
+                Side::Client => &client,
+                Side::Upstream => &server,
+            };
+            send(sender, &vec![1; length], SendFlags::empty()).unwrap();
+            settle(&mut bench);
+            assert_eq!(bench.end, end, "{length} from {from:?}");
+        }
+    }
+}
+
+/// As large as the near socket of the receiver takes, or larger (unix(7), `SO_SNDBUF`).
+#[test]
+fn a_message_that_the_other_side_can_not_take_is_its_sender_s() {
+    for from in [Side::Client, Side::Upstream] {
         let shape = Shape {
             packets: true,
             ..PLAIN
         };
-        let ((client, near), (_server, far)) = (packets(), packets());
+        let ((client, near), (server, far)) = (packets(), packets());
+        let (sender, narrow) = match from {
+            Side::Client => (&client, &far),
+            Side::Upstream => (&server, &near),
+        };
+        rustix::net::sockopt::set_socket_send_buffer_size(narrow, 8 << 10).unwrap();
+        send(sender, &[1; 48 << 10], SendFlags::empty()).unwrap();
         let joint = Joint::new(far, (shape, shape), None, Vec::new());
         let mut bench = Bench::of(near, joint, 64 << 10);
-        send(&client, &vec![1; length], SendFlags::empty()).unwrap();
         settle(&mut bench);
-        assert_eq!(bench.end, end);
+        assert_eq!(bench.end, Some(End::TooLarge(from)));
     }
 }
 

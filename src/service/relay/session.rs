@@ -413,7 +413,15 @@ fn reason(end: End, connection: &Connection) -> CloseReason {
         // Not the peer's fault.
         End::Stalled(Side::Upstream) => CloseReason::UpstreamDown,
         End::HalfClosed => CloseReason::HalfCloseTimeout,
-        End::TooLarge => CloseReason::MessageTooLarge,
+        End::TooLarge(Side::Client) => CloseReason::MessageTooLarge,
+        // Not the peer's fault either.
+        End::TooLarge(Side::Upstream) => {
+            crate::limited!(
+                warning, conn = connection.id();
+                "the upstream sent a message that is too large to be passed on"
+            );
+            CloseReason::ServiceError
+        }
         End::Descriptors(Side::Client) => CloseReason::DescriptorsRefused,
         End::Descriptors(Side::Upstream) => {
             crate::limited!(

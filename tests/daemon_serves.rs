@@ -257,6 +257,31 @@ fn an_abstract_name_serves_whom_the_rules_name() {
     }
 }
 
+/// More than the client's socket holds of them: it reads only once all are sent.
+#[test]
+fn no_empty_record_is_lost_where_nobody_reads_yet() {
+    needs!("python3");
+    let client = "import socket, sys\n\
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n\
+        s.connect(sys.argv[1])\n\
+        for _ in range(400): s.send(b'')\n\
+        s.send(b'end')\n\
+        got = [s.recv(9)]\n\
+        while got[-1] == b'' and len(got) < 999: got.append(s.recv(9))\n\
+        print(len(got), got[-1])";
+    for threads in THREADS {
+        let daemon = Daemon::start(&[threads, "protocol=SOCK_SEQPACKET"]);
+        let run = Command::new("python3")
+            .args(["-c", client])
+            .arg(&daemon.socket)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.stdout, b"401 b'end'\n", "{threads}: {errors}");
+        assert_eq!(daemon.stop().code(), Some(0));
+    }
+}
+
 #[test]
 fn loopback_serves_whom_the_rules_name() {
     for (domain, address) in [("AF_INET", "127.0.0.1"), ("AF_INET6", "::1")] {

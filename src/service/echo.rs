@@ -58,6 +58,7 @@ struct EchoSession {
     bulk: bool,
 }
 
+/// Some bytes of a stream, or a whole message, which may be empty.
 struct Rest {
     bytes: Box<[u8]>,
     sent: usize,
@@ -112,7 +113,9 @@ impl EchoSession {
                 if connection.is_at_end()? {
                     return Ok(Next::Close(CloseReason::Finished));
                 }
-                connection.send(&[])?;
+                if connection.send(&[])?.is_none() {
+                    self.rest = Some(Box::new(Rest::new(&[], connection)));
+                }
                 continue;
             }
             let bytes = buffer.get(..received).unwrap_or_default();
@@ -148,7 +151,8 @@ impl EchoSession {
         let Some(rest) = &mut self.rest else {
             return Ok(None);
         };
-        while let Some(left) = rest.bytes.get(rest.sent..).filter(|left| !left.is_empty()) {
+        loop {
+            let left = rest.bytes.get(rest.sent..).unwrap_or_default();
             let Some(sent) = connection.send(left)? else {
                 if turn.ready.expired && rest.until.is_some_and(|until| turn.now >= until) {
                     return Ok(Some(Next::Close(CloseReason::WriteTimeout)));
@@ -162,8 +166,10 @@ impl EchoSession {
             };
             // The bound is absolute: a byte now and then must not extend it.
             rest.sent = rest.sent.saturating_add(sent);
+            if rest.sent >= rest.bytes.len() {
+                self.rest = None;
+                return Ok(None);
+            }
         }
-        self.rest = None;
-        Ok(None)
     }
 }

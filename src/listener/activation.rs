@@ -25,7 +25,7 @@ use super::notice::Notice;
 use super::options::Options;
 use super::rights::Trusted;
 use super::unix;
-use crate::ids::Pid;
+use crate::ids::{Gid, Pid};
 use crate::sys::{inherited, unix_name};
 
 /// More would be a mistake in a unit.
@@ -263,6 +263,15 @@ fn check_path(
             expected: options.mode_bits(),
         });
     }
+    // Where everyone may connect it says nothing which group may.
+    let by_group = found.mode & 0o020 != 0 && options.mode_bits().bits() & 0o002 == 0;
+    let group = expected_group(options);
+    if by_group && found.group != group {
+        return refuse(Mismatch::Group {
+            found,
+            expected: group,
+        });
+    }
     if let Some(mode) = SocketMode::from_bits(found.mode & 0o777)
         && mode.is_world_accessible()
         && found.mode & 0o002 != 0
@@ -273,6 +282,14 @@ fn check_path(
         });
     }
     Ok(())
+}
+
+/// The group that a socket gets that is bound here.
+fn expected_group(options: &Options) -> Gid {
+    let of_owner = options.owner.map(|(_, group)| group);
+    let own = || Gid::from_raw(rustix::process::getegid().as_raw()).unwrap_or(Gid::OVERFLOW);
+    let group = options.socket_group.or(of_owner);
+    group.unwrap_or_else(own)
 }
 
 fn address_of(socket: &OwnedFd, address: SocketAddrAny) -> Option<Address> {
@@ -369,6 +386,58 @@ mod tests {
             };
             assert_eq!(told, expected, "{found:o} for {wanted:o}");
         }
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    /// The group of the socket is the test's own, as nobody gave it another.
+    #[test]
+    fn only_the_group_that_was_asked_for_may_connect() {
+        let directory = env::temp_dir().canonicalize().unwrap();
+        let directory = directory.join(format!("of-a-group-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let set_mode = |path: &Path, mode| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(path, mode).unwrap();
+        };
+        set_mode(&directory, 0o700);
+        let path = directory.join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let own = Gid::from_raw(rustix::process::getegid().as_raw());
+        let other = Gid::from_raw(12_345);
+        assert_ne!(own, other);
+        // What is there, what is asked for and for which group; which group is expected.
+        for (found, wanted, group, expected) in [
+            (0o660, 0o660, None, None),
+            (0o660, 0o660, own, None),
+            (0o660, 0o660, other, other),
+            (0o620, 0o660, other, other),
+            // The group may not connect, or everyone may.
+            (0o640, 0o660, other, None),
+            (0o600, 0o660, other, None),
+            (0o666, 0o666, other, None),
+        ] {
+            set_mode(&path, found);
+            let options = Options::at(&path).unwrap().socket_group(group);
+            let options = options.mode(SocketMode::from_bits(wanted).unwrap());
+            let refused = match check_path(&path, "name", &options, &mut Vec::new()) {
+                Ok(()) => None,
+                Err(BindError::HandedOver {
+                    problem: Mismatch::Group { found, expected },
+                    ..
+                }) => {
+                    assert_eq!(Some(found.group), own);
+                    Some(expected)
+                }
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(refused, expected, "{found:o} for {wanted:o} of {group:?}");
+        }
+        // Without one it is that of the owner whom the socket was to have.
+        set_mode(&path, 0o660);
+        let options = Options::at(&path).unwrap();
+        assert_eq!(expected_group(&options), own.unwrap());
+        let options = options.run_as(crate::ids::Uid::ROOT, other.unwrap());
+        assert_eq!(expected_group(&options), other.unwrap());
         std::fs::remove_dir_all(directory).unwrap();
     }
 

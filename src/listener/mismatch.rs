@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::address::{Address, Kind, SocketMode};
 use super::rights::{Rights, Trusted};
+use crate::ids::Gid;
 
 /// What differs between a socket that was handed over and the configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +49,13 @@ pub enum Mismatch {
         /// The mode that was configured.
         expected: SocketMode,
     },
+    /// Its mode lets a group connect that is not the one that it should be.
+    Group {
+        /// The owner, group and mode of the path.
+        found: Rights,
+        /// The group that was configured.
+        expected: Gid,
+    },
 }
 
 impl fmt::Display for Mismatch {
@@ -69,6 +77,11 @@ impl fmt::Display for Mismatch {
                 f,
                 "expected no more rights than {expected}, found {found}; set \
                  SocketMode={expected} in its unit"
+            ),
+            Self::Group { found, expected } => write!(
+                f,
+                "expected a socket of group gid {expected}, found {found}; set \
+                 SocketGroup={expected} in its unit, or socket_group here"
             ),
         }
     }

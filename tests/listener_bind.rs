@@ -15,6 +15,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -245,6 +246,103 @@ fn a_directory_that_others_can_write_is_refused() {
             );
         }
     }
+}
+
+/// An access control list as the kernel stores it (`linux/posix_acl_xattr.h`): all for
+/// the owner and for [`HOSTILE`], nothing for group and others.
+fn list(mask: u16) -> Vec<u8> {
+    const NOBODY_NAMED: u32 = u32::MAX;
+    let entries: [(u16, u16, u32); 5] = [
+        (0x01, 7, NOBODY_NAMED),
+        (0x02, 7, HOSTILE),
+        (0x04, 0, NOBODY_NAMED),
+        (0x10, mask, NOBODY_NAMED),
+        (0x20, 1, NOBODY_NAMED),
+    ];
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(rights.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+/// False, with a word about it, where the file system has no such lists.
+fn give_list(directory: &Path, name: &str, list: &[u8]) -> bool {
+    use rustix::fs::{XattrFlags, setxattr};
+    match setxattr(directory, name, list, XattrFlags::empty()) {
+        Ok(()) => true,
+        Err(rustix::io::Errno::OPNOTSUPP) => {
+            eprintln!("SKIP: needs a file system with access control lists");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn what_a_directory_hands_down_gives_nobody_rights() {
+    if !needs_root() {
+        return;
+    }
+    let temp = TempDir::new();
+    if !give_list(temp.path(), "system.posix_acl_default", &list(7)) {
+        return;
+    }
+    for path in ["a.sock", "one/two/a.sock"] {
+        let path = temp.join(path);
+        let options = unix(&path)
+            .mode(mode("0660"))
+            .socket_group(Gid::from_raw(33))
+            .others_authorised(true);
+        let listener = Listener::bind(&options).unwrap();
+        assert_eq!(rights(&path), (0o660, 0, 33));
+        let connects = |user: u32, group: u32| {
+            let mut client = helper("helper_connect", Some(user), &path);
+            client.gid(group).output().unwrap().status.success()
+        };
+        assert!(!connects(HOSTILE, HOSTILE), "{path:?}: a user of the list");
+        assert!(connects(SERVICE, 33), "{path:?}: the group of the socket");
+        drop(listener);
+    }
+    // Nor do the directories that were made pass it on.
+    let listener = bind(&temp.join("three/four/a.sock")).unwrap();
+    for made in ["three", "three/four", "three/four/a.sock"] {
+        let length = rustix::fs::listxattr_query(temp.join(made)).unwrap();
+        assert_eq!(length, 0, "{made}");
+    }
+    drop(listener);
+}
+
+/// Fails where it may not connect.
+#[test]
+fn helper_connect() {
+    if let Some(path) = task() {
+        UnixStream::connect(path).unwrap();
+    }
+}
+
+/// The bits of the group are the mask of the list then, so they show it (acl(5)).
+#[test]
+fn a_directory_whose_list_lets_others_write_is_refused() {
+    if !needs_root() {
+        return;
+    }
+    let temp = TempDir::new();
+    let directory = temp.directory("d", 0o755, None);
+    let path = directory.join("a.sock");
+    if !give_list(&directory, "system.posix_acl_access", &list(7)) {
+        return;
+    }
+    let error = bind(&path).unwrap_err();
+    assert!(
+        matches!(error, BindError::DirectoryWritable { .. }),
+        "{error}"
+    );
+    // What is beyond the mask counts for nothing.
+    give_list(&directory, "system.posix_acl_access", &list(5));
+    drop(bind(&path).unwrap());
 }
 
 #[test]

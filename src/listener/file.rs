@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
 
 use super::rights::Rights;
 use crate::ids::{Gid, Uid};
@@ -58,7 +59,7 @@ pub(super) fn describe(kind: FileType) -> &'static str {
 pub(super) fn look(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Stat>> {
     match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
-        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -91,8 +92,10 @@ pub(super) fn path_of(descriptor: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
 }
 
-/// Gives owner, group and exact mode to what the descriptor refers to. The mode
-/// comes last, since chown(2) may clear bits of it.
+/// Gives owner, group and exact mode to what the descriptor refers to, and no access
+/// control list beside them. The mode comes after the owner, since chown(2) may clear bits
+/// of it, and before the list goes: as long as there is one, the bits of the group are its
+/// mask (acl(5)).
 pub(super) fn set_rights(file: &OwnedFd, wanted: Rights) -> Result<(), RightsError> {
     let Rights { owner, group, mode } = wanted;
     let found = rustix::fs::fstat(file).map_err(|error| RightsError::Mode(error.into()))?;
@@ -109,6 +112,11 @@ pub(super) fn set_rights(file: &OwnedFd, wanted: Rights) -> Result<(), RightsErr
     }
     rustix::fs::chmod(path_of(file.as_fd()), Mode::from_raw_mode(mode))
         .map_err(|error| RightsError::Mode(error.into()))?;
+    // A directory above may have a default list, which what is made in it inherits.
+    remove_list(file.as_fd(), "system.posix_acl_access").map_err(RightsError::Mode)?;
+    if kind(&found) == FileType::Directory {
+        remove_list(file.as_fd(), "system.posix_acl_default").map_err(RightsError::Mode)?;
+    }
     let found = rustix::fs::fstat(file).map_err(|error| RightsError::Mode(error.into()))?;
     if rights(&found) == wanted {
         return Ok(());
@@ -117,6 +125,22 @@ pub(super) fn set_rights(file: &OwnedFd, wanted: Rights) -> Result<(), RightsErr
     Err(RightsError::Mode(io::Error::from_raw_os_error(
         libc::EOPNOTSUPP,
     )))
+}
+
+/// Removes an access control list (acl(5)), and looks that there is none. It is reached
+/// by a path, since neither a socket nor `O_PATH` can be opened for it.
+fn remove_list(file: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let path = path_of(file);
+    match rustix::fs::removexattr(&path, name) {
+        // There is none, or the file system has none at all.
+        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match rustix::fs::getxattr_query(&path, name) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+    }
 }
 
 /// Which of the rights could not be given.

@@ -18,7 +18,7 @@ pub(crate) static KEYS: &[Key] = &[
         .example("refuse"),
     Key::new("first_byte_timeout", time(), Preset::Follows("`10s`; `0` for `relay`"))
         .live()
-        .help("Until the first byte in either direction, for the broker until the greeting is whole; from a peer that has to prove itself, `proof_timeout` instead. 0 is none, here and below.")
+        .help("Counted from admission, until the first byte in either direction, for the broker until the greeting is whole; from a peer that has to prove itself, `proof_timeout` instead. 0 is none, here and below.")
         .example("3s"),
     Key::new("idle_timeout", time(), Preset::Value("0"))
         .live()

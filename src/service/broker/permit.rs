@@ -64,7 +64,10 @@ impl Permits {
     }
 
     /// Whether this peer holds a permit only for what it runs.
-    pub fn rest_on_executable(&self, facts: &Facts) -> bool {
+    pub(super) fn rest_on_executable(&self, facts: &Facts) -> bool {
+        if !self.needs().has_any(Needs::EXECUTABLE) {
+            return false;
+        }
         let without = without_executable(facts.clone());
         let mut held = self.0.iter().filter(|permit| permit.rule.holds(facts));
         held.any(|permit| !permit.rule.holds(&without))

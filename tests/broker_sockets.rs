@@ -15,7 +15,7 @@ mod skipping;
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -389,8 +389,8 @@ fn for_program(threads: Threads, program: &Path) -> Running {
     proving(threads, policy, Permits::default())
 }
 
-/// A broker that admits whoever is of this user, and has a permit for one action on `a`
-/// to those who run `program`, and to all for `all`.
+/// A broker that admits whoever is of this user. Those who run `program` may publish `a`,
+/// all may publish `all`, and nobody may what another user's process of this program might.
 fn permitting(threads: Threads, program: &Path) -> Running {
     let names = Numeric {
         own_user: own_uid(),
@@ -410,10 +410,19 @@ fn permitting(threads: Threads, program: &Path) -> Running {
             &format!("uid:4294967294|exe:{}", program.display()),
         ),
         permit(Action::Publish, "all", "uid:self"),
+        permit(
+            Action::Publish,
+            "others",
+            &format!("uid:4294967294,exe:{}", own_program().display()),
+        ),
     ]);
     let policy = Policy::new(vec![rule("uid:self")], Vec::new(), own_uid());
     let policy = policy.also_learning_for(permits.rules().cloned().collect());
     proving(threads, policy, permits)
+}
+
+fn own_program() -> PathBuf {
+    std::env::current_exe().unwrap()
 }
 
 fn proving(threads: Threads, policy: Policy, permits: Permits) -> Running {
@@ -555,8 +564,8 @@ fn who_holds_no_permit_for_what_it_runs_proves_nothing() {
     let names = Numeric {
         own_user: own_uid(),
     };
-    let own = std::env::current_exe().unwrap();
-    let rule = Rule::parse(&format!("exe:{}", own.display()), &names).unwrap();
+    let rule = format!("exe:{}", own_program().display());
+    let rule = Rule::parse(&rule, &names).unwrap();
     let permit = Permit::new(Action::Publish, Pattern::new(b"a").unwrap(), rule);
     broker
         .broker

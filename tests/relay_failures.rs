@@ -235,6 +235,43 @@ fn a_stalled_client_is_cut_off_after_the_write_timeout() {
     );
 }
 
+/// What a client has sent counts as its first byte, though the relay has nowhere to put it.
+#[test]
+fn who_has_spoken_is_not_silent_while_the_upstream_is_busy() {
+    let dir = TempDir::new();
+    let socket = dir.join("upstream");
+    let option = format!("upstream=unix:{}", socket.display());
+    for threads in ["threads=multi", "threads=2"] {
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let options = ["connect_timeout=20s", "first_byte_timeout=500ms", threads];
+        let mut relay = relay(&[&[&option[..]], &options[..]].concat());
+        let clients: Vec<UnixStream> = (0..4).map(|_| relay.connect()).collect();
+        for mut client in &clients {
+            client.write_all(b"early").unwrap();
+        }
+        // Nothing can reach the upstream of this one, so it is closed when the bound is over
+        // for all.
+        let mut silent = relay.connect();
+        assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
+        relay.wait_for_log("reason=first_byte_timeout");
+        thread::sleep(Duration::from_millis(600));
+        for _ in &clients {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut said = [0; 5];
+            stream.read_exact(&mut said).unwrap();
+            assert_eq!(&said, b"early", "{threads}");
+            stream.write_all(b"at last").unwrap();
+        }
+        for mut client in clients {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert_eq!(answer, "at last");
+        }
+    }
+}
+
 #[test]
 fn a_full_backlog_is_waited_out() {
     let dir = TempDir::new();

@@ -20,6 +20,8 @@ pub(super) struct Serving {
     pub(super) recheck: Option<Box<Recheck>>,
     pub(super) traffic: (u64, u64),
     pub(super) moved: Instant,
+    /// The peer has spoken, though the session has not listened yet.
+    pub(super) heard: bool,
     /// The process has exited and nobody holds its end: by when what it sent must have
     /// been dealt with.
     pub(super) left_until: Option<Instant>,
@@ -70,7 +72,7 @@ impl Serving {
             .connection
             .timeouts()
             .first_byte
-            .filter(|_| self.traffic == (0, 0))?;
+            .filter(|_| self.traffic == (0, 0) && !self.heard)?;
         Some(sys::time::after(self.connection.admitted(), bound))
     }
 

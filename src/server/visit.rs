@@ -205,6 +205,7 @@ impl Visit {
             traffic: (0, 0),
             moved: now,
             left_until: None,
+            heard: false,
             _ticket: ticket,
         });
         Pace::Again
@@ -285,7 +286,11 @@ impl Visit {
             return Some(CloseReason::MaxLifetime);
         }
         if over(serving.first_byte_end()) {
-            return Some(CloseReason::FirstByteTimeout);
+            // A relay reads only once its upstream is there.
+            serving.heard = serving.connection.has_unread();
+            if !serving.heard {
+                return Some(CloseReason::FirstByteTimeout);
+            }
         }
         if over(serving.idle_end()) {
             return Some(CloseReason::IdleTimeout);

@@ -262,6 +262,14 @@ impl Connection {
         }
     }
 
+    /// Whether the peer has sent something that nobody has received yet.
+    pub(crate) fn has_unread(&self) -> bool {
+        let mut next = [0_u8; 1];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = rustix::net::recv(&self.socket, &mut next[..], flags);
+        matches!(peeked, Ok((_, 1..)))
+    }
+
     /// Sends what fits now, without waiting and without SIGPIPE. `None` says
     /// that nothing fits.
     ///

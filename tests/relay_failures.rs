@@ -245,6 +245,9 @@ fn who_has_spoken_is_not_silent_while_the_upstream_is_busy() {
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket).unwrap();
         rustix::net::listen(&listener, 0).unwrap();
+        // Of an accept, too (socket(7)).
+        let timeout = rustix::net::sockopt::Timeout::Recv;
+        rustix::net::sockopt::set_socket_timeout(&listener, timeout, Some(PATIENCE)).unwrap();
         let options = ["connect_timeout=20s", "first_byte_timeout=500ms", threads];
         let mut relay = relay(&[&[&option[..]], &options[..]].concat());
         let clients: Vec<UnixStream> = (0..4).map(|_| relay.connect()).collect();

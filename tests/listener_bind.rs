@@ -273,7 +273,7 @@ fn give_list(directory: &Path, name: &str, list: &[u8]) -> bool {
     use rustix::fs::{XattrFlags, setxattr};
     match setxattr(directory, name, list, XattrFlags::empty()) {
         Ok(()) => true,
-        Err(rustix::io::Errno::OPNOTSUPP) => {
+        Err(Errno::OPNOTSUPP) => {
             eprintln!("SKIP: needs a file system with access control lists");
             false
         }

@@ -12,6 +12,8 @@ pub mod policy;
 pub mod sandbox;
 pub mod server;
 pub mod service;
+#[cfg(test)]
+mod testing;
 mod text;
 #[cfg(feature = "trail")]
 pub mod trail;

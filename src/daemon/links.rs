@@ -103,13 +103,13 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
+    use crate::testing::TempDir;
+
     /// Makes directories, links and files, and tells what is granted for `file`.
     #[track_caller]
     fn check(links: &[(&str, &str)], file: &str, expect: &[&str]) {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let root = std::env::temp_dir().canonicalize().unwrap();
-        let root = root.join(format!("links-{}-{number}", std::process::id()));
+        let temp = TempDir::new();
+        let root = temp.path();
         for folder in ["etc/app/..2026_x", "srv/releases/1"] {
             fs::create_dir_all(root.join(folder)).unwrap();
             fs::write(root.join(folder).join("app.conf"), "").unwrap();
@@ -119,7 +119,6 @@ mod tests {
             symlink(target, root.join(link)).unwrap();
         }
         let found = folders(&root.join(file));
-        fs::remove_dir_all(&root).unwrap();
         let expect: Vec<PathBuf> = expect.iter().map(|folder| root.join(folder)).collect();
         assert_eq!(found, expect);
     }

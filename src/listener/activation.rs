@@ -327,6 +327,7 @@ fn kind_name(kind: rustix::net::SocketType) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{TempDir, set_mode};
 
     #[track_caller]
     fn check(
@@ -344,15 +345,8 @@ mod tests {
 
     #[test]
     fn a_path_may_be_as_open_as_was_asked_for() {
-        let directory = env::temp_dir().canonicalize().unwrap();
-        let directory = directory.join(format!("handed-over-{}", std::process::id()));
-        std::fs::create_dir(&directory).unwrap();
-        let set_mode = |path: &Path, mode| {
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
-            std::fs::set_permissions(path, mode).unwrap();
-        };
-        set_mode(&directory, 0o700);
-        let path = directory.join("socket");
+        let temp = TempDir::new();
+        let path = temp.join("socket");
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
         // What is there, what is asked for; whether it is taken, and said.
         for (found, wanted, expected) in [
@@ -386,21 +380,13 @@ mod tests {
             };
             assert_eq!(told, expected, "{found:o} for {wanted:o}");
         }
-        std::fs::remove_dir_all(directory).unwrap();
     }
 
     /// The group of the socket is the test's own, as nobody gave it another.
     #[test]
     fn only_the_group_that_was_asked_for_may_connect() {
-        let directory = env::temp_dir().canonicalize().unwrap();
-        let directory = directory.join(format!("of-a-group-{}", std::process::id()));
-        std::fs::create_dir(&directory).unwrap();
-        let set_mode = |path: &Path, mode| {
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
-            std::fs::set_permissions(path, mode).unwrap();
-        };
-        set_mode(&directory, 0o700);
-        let path = directory.join("socket");
+        let temp = TempDir::new();
+        let path = temp.join("socket");
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let own = Gid::from_raw(rustix::process::getegid().as_raw());
         let other = Gid::from_raw(12_345);
@@ -438,7 +424,6 @@ mod tests {
         assert_eq!(expected_group(&options), own.unwrap());
         let options = options.run_as(crate::ids::Uid::ROOT, other.unwrap());
         assert_eq!(expected_group(&options), other.unwrap());
-        std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
@@ -549,7 +534,8 @@ mod tests {
         let expected = format!("expected it to be bound to @{name}, found @{name}-2");
         assert_eq!(elsewhere, Some(expected));
 
-        let path = env::temp_dir().canonicalize().unwrap().join(&name);
+        let temp = TempDir::new();
+        let path = temp.join("socket");
         let at_path = OwnedFd::from(UnixListener::bind(&path).unwrap());
         let same = Options::at(&path).unwrap();
         assert_eq!(told(at_path.try_clone().unwrap(), &same), None);
@@ -558,7 +544,6 @@ mod tests {
                 .unwrap()
                 .ends_with(path.to_str().unwrap())
         );
-        std::fs::remove_file(path).unwrap();
 
         let nameless = UnixStream::pair().unwrap().0;
         assert!(

@@ -326,33 +326,7 @@ fn warn_if_closed(here: &Directory, creation: Option<Creation>, notices: &mut Ve
 mod tests {
     use super::super::effective_uid;
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    /// A directory for us alone, emptied at the end.
-    struct Temp(PathBuf);
-
-    impl Temp {
-        fn new(test: &str) -> Self {
-            let name = format!("directory-{test}-{}", std::process::id());
-            let path = std::env::temp_dir().canonicalize().unwrap().join(name);
-            let temp = Self(path);
-            temp.directory("", 0o700);
-            temp
-        }
-
-        fn directory(&self, name: &str, mode: u32) -> PathBuf {
-            let path = self.0.join(name);
-            fs::create_dir(&path).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            path
-        }
-    }
-
-    impl Drop for Temp {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
-        }
-    }
+    use crate::testing::TempDir;
 
     fn creation() -> Creation {
         let group = rustix::process::getegid().as_raw();
@@ -371,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_went_is_no_refusal_of_the_system() {
-        let temp = Temp::new("gone");
+        let temp = TempDir::new();
         let path = temp.directory("d", 0o700);
         let directory = opened(&path, None).unwrap();
         let interfered = |error: Errno| {
@@ -385,7 +359,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_server_left_is_swept_beside_a_directory_as_it_makes_them() {
-        let temp = Temp::new("sweep");
+        let temp = TempDir::new();
         for (mode, swept) in [(0o700, true), (0o750, false)] {
             let path = temp.directory(&format!("d{mode:o}"), mode);
             let left = temp.directory(&format!(".d{mode:o}.new"), 0o700);
@@ -406,8 +380,8 @@ mod tests {
 
     #[test]
     fn it_is_said_where_the_authorised_cannot_get_through() {
-        let temp = Temp::new("closed");
-        let mut here = opened(&temp.0, None).unwrap();
+        let temp = TempDir::new();
+        let mut here = opened(temp.path(), None).unwrap();
         let group = |number| Gid::from_raw(number);
         here.rights.group = group(7).unwrap();
         for (mode, crossed_by, others_authorised, said) in [
@@ -436,7 +410,7 @@ mod tests {
 
     #[test]
     fn nothing_is_swept_where_nothing_would_be_made() {
-        let temp = Temp::new("kept");
+        let temp = TempDir::new();
         let path = temp.directory("d", 0o700);
         let left = temp.directory(".d.new", 0o700);
         drop(opened(&path, None).unwrap());

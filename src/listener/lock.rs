@@ -280,6 +280,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
 
+    use crate::testing::TempDir;
+
     #[test]
     fn the_content_is_nothing_or_a_pid_and_no_longer_than_one() {
         let path = std::env::temp_dir().join(format!("lock-{}", std::process::id()));
@@ -310,14 +312,11 @@ mod tests {
 
     #[test]
     fn a_lock_file_is_ours_alone_and_withdrawn_unless_another_has_it() {
-        let path = std::env::temp_dir().canonicalize().unwrap();
-        let path = path.join(format!("lock-file-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(&path, private).unwrap();
+        let temp = TempDir::new();
+        let path = temp.path();
         let trusted = Trusted::new(super::super::effective_uid());
         let directory =
-            super::super::directory::open(&path, &path, trusted, None, &mut Vec::new()).unwrap();
+            super::super::directory::open(path, path, trusted, None, &mut Vec::new()).unwrap();
         let (name, at) = (OsStr::new("a.lock"), directory.descriptor.as_fd());
         let file_path = path.join(name);
         let take = || {
@@ -357,7 +356,6 @@ mod tests {
         assert!(fresh && !one_name(&file) && one_name(&other));
         withdraw(&file, at, name);
         assert!(file_path.exists());
-        std::fs::remove_dir_all(path).unwrap();
     }
 
     #[test]

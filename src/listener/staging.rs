@@ -209,45 +209,36 @@ pub(super) fn refuse_rights(path: &Path, wanted: Rights, error: RightsError) -> 
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
+    use crate::testing::TempDir;
+
     /// A directory for us alone, and a descriptor of it.
-    struct Temp(PathBuf, OwnedFd);
+    struct Temp(TempDir, OwnedFd);
 
     impl Temp {
-        fn new(test: &str) -> Self {
-            let name = format!("staging-{test}-{}", std::process::id());
-            let path = std::env::temp_dir().canonicalize().unwrap().join(name);
-            fs::create_dir(&path).unwrap();
+        fn new() -> Self {
+            let directory = TempDir::new();
             let flags = OFlags::PATH | OFlags::CLOEXEC;
-            let descriptor = rustix::fs::open(&path, flags, Mode::empty()).unwrap();
-            Self(path, descriptor)
+            let descriptor = rustix::fs::open(directory.path(), flags, Mode::empty()).unwrap();
+            Self(directory, descriptor)
         }
 
         fn left(&self, name: &str, mode: u32) -> PathBuf {
-            let path = self.0.join(name);
-            fs::create_dir(&path).unwrap();
+            let path = self.0.directory(name, mode);
             fs::create_dir(path.join("entry")).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             path
         }
 
         fn create(&self) -> Staging {
             let (subject, entry) = (OsStr::new("a"), OsStr::new("entry"));
-            Staging::create(self.1.as_fd(), &self.0, subject, entry).unwrap()
-        }
-    }
-
-    impl Drop for Temp {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
+            Staging::create(self.1.as_fd(), self.0.path(), subject, entry).unwrap()
         }
     }
 
     #[test]
     fn what_was_left_makes_room_and_what_is_in_use_or_open_to_others_does_not() {
-        let temp = Temp::new("left");
+        let temp = Temp::new();
         temp.left(".a.new", 0o700);
         let first = temp.create();
         assert_eq!(first.name, ".a.new");
@@ -257,7 +248,7 @@ mod tests {
         assert_ne!(second.name, first.name);
         assert!(format!("{second:?}").contains(second.name.to_str().unwrap()));
         drop((first, second));
-        assert_eq!(fs::read_dir(&temp.0).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(temp.0.path()).unwrap().count(), 0);
         // Others could have put something in there.
         let open = temp.left(".a.new", 0o770);
         assert_ne!(temp.create().name, ".a.new");

@@ -5,7 +5,6 @@ use std::error::Error;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -13,20 +12,14 @@ use rustix::io::Errno;
 use super::*;
 use crate::ids::Gid;
 use crate::policy::{Numeric, Rule};
+use crate::testing::TempDir;
 
 /// A socket's path in a directory of its own.
-struct Place(PathBuf);
+struct Place(TempDir);
 
 impl Place {
     fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("listener-{}-{number}", std::process::id());
-        let directory = std::env::temp_dir().canonicalize().unwrap().join(name);
-        std::fs::create_dir(&directory).unwrap();
-        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(&directory, private).unwrap();
-        Self(directory)
+        Self(TempDir::new())
     }
 
     fn options(&self) -> Options {
@@ -35,12 +28,6 @@ impl Place {
 
     fn connect(&self) -> UnixStream {
         UnixStream::connect(self.0.join("socket")).unwrap()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
     }
 }
 
@@ -69,7 +56,7 @@ fn a_listener_tells_what_it_is() {
         &Address::Unix(SocketPath::parse(place.0.join("socket").as_os_str()).unwrap())
     );
     assert!(!listener.is_handed_over());
-    assert_eq!(listener.paths_needed().unwrap().path, place.0);
+    assert_eq!(listener.paths_needed().unwrap().path, place.0.path());
     assert!(listener.policy().is_none() && listener.vetting().is_none());
     let (pair, _other) = UnixStream::pair().unwrap();
     let refuses = crate::sys::socket::set_pass_rights(pair.as_fd(), false).unwrap();
@@ -105,7 +92,7 @@ fn a_plan_gets_what_the_end_needs_and_fits_the_user() {
         .iter()
         .map(|grant| (&*grant.path, grant.access))
         .collect();
-    assert_eq!(grants, [(&*place.0, Access::Remove)]);
+    assert_eq!(grants, [(place.0.path(), Access::Remove)]);
     assert!(plan.privileged.is_empty());
     // Bound for another user than the one that the process stays.
     let other = uid(effective_uid().as_raw() + 1);
@@ -463,8 +450,8 @@ fn a_directory_is_opened_or_said_to_be_missing() {
         open(&place.0.join("none")),
         Err(BindError::DirectoryMissing { .. })
     ));
-    let mut directory = open(&place.0).unwrap();
-    assert_eq!(directory.path, place.0);
+    let mut directory = open(place.0.path()).unwrap();
+    assert_eq!(directory.path, place.0.path());
     assert!(!directory.is_shared());
     let user = |number| uid(number);
     // Owner, mode: who may remove his files.

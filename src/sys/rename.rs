@@ -45,27 +45,26 @@ mod tests {
     use std::fs;
     use std::os::fd::AsFd;
 
+    use crate::testing::TempDir;
+
     /// What is at the two names after a rename whose first attempt went so.
     #[track_caller]
     fn check(tried: Result<()>, taken: bool, expect: (Result<()>, &[&str])) {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("rename-{}-{number}", std::process::id()));
-        fs::create_dir(&path).unwrap();
+        let temp = TempDir::new();
+        let path = temp.path();
         fs::write(path.join("from"), "moved").unwrap();
         if taken {
             // A link that leads nowhere takes a name as well.
             std::os::unix::fs::symlink("nowhere", path.join("to")).unwrap();
         }
-        let directory = fs::File::open(&path).unwrap();
+        let directory = fs::File::open(path).unwrap();
         let (from, to) = (OsStr::new("from"), OsStr::new("to"));
         let result = or_looking_first(tried, directory.as_fd(), from, to);
-        let mut names: Vec<_> = fs::read_dir(&path)
+        let mut names: Vec<_> = fs::read_dir(path)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();
-        fs::remove_dir_all(&path).unwrap();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         assert_eq!((result, names.as_slice()), expect);
     }
@@ -87,14 +86,13 @@ mod tests {
 
     #[test]
     fn a_taken_name_is_refused() {
-        let path = std::env::temp_dir().join(format!("rename-taken-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
+        let temp = TempDir::new();
+        let path = temp.path();
         fs::write(path.join("from"), "moved").unwrap();
-        let directory = fs::File::open(&path).unwrap();
+        let directory = fs::File::open(path).unwrap();
         let rename = |to: &str| to_free_name(directory.as_fd(), "from".as_ref(), to.as_ref());
         assert_eq!(rename("from"), Err(Errno::EXIST));
         assert_eq!(rename("to"), Ok(()));
         assert_eq!(fs::read(path.join("to")).unwrap(), b"moved");
-        fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -203,7 +203,7 @@ fn what_gets_a_final_name_is_on_the_disk_whatever_the_policy() {
             max_size: 1,
             ..directory.options()
         });
-        let (there, syncs) = (directory.0.clone(), Arc::new(AtomicUsize::new(0)));
+        let (there, syncs) = (directory.path().to_owned(), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&syncs);
         trail.disk = Box::new(move |_| {
             count.fetch_add(1, Ordering::SeqCst);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ids::{Gid, Uid};
+use crate::testing::TempDir;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,16 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) struct Directory(pub(super) PathBuf);
+pub(super) struct Directory(TempDir);
 
 impl Directory {
     pub(super) fn new() -> Self {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("trail-{}-{number}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        Self(path)
+        Self(TempDir::new())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
     }
 
     pub(super) fn file(&self) -> PathBuf {
@@ -33,17 +33,11 @@ impl Directory {
     }
 
     pub(super) fn files(&self) -> Vec<PathBuf> {
-        let all = fs::read_dir(&self.0)
+        let all = fs::read_dir(self.path())
             .unwrap()
             .map(|entry| entry.unwrap().path());
         all.filter(|path| !path.to_str().unwrap().contains("lock"))
             .collect()
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -188,7 +182,7 @@ fn links_and_open_directories_are_refused() {
         Err(TrailError::Unfit { .. })
     ));
     fs::remove_file(directory.file()).unwrap();
-    fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
     assert!(matches!(
         Trail::open(&directory.options(), [0; 32]),
         Err(TrailError::Unfit { .. })

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 
 use flow::{Passing, Shape, Tools};
-use joint::{End, Events, Joint, Outcome};
+use joint::{End, Events, Joint, Outcome, Side};
 use pipes::Pipes;
 use programs::{Kind, Program, Seen, pair, poll};
 
@@ -162,9 +162,19 @@ fn check_end(sides: &[Program; 2], end: Option<End>, late: bool) {
     assert!(client.received <= server.sent && server.received <= client.sent);
     let timed_out = matches!(end, Some(End::Stalled(_) | End::HalfClosed));
     assert!(!timed_out || late, "{end:?} before its time");
-    let too_large = matches!(end, Some(End::TooLarge));
-    assert!(!too_large || client.packets, "a stream has no messages");
-    if timed_out || too_large {
+    if let Some(End::TooLarge(from)) = end {
+        assert!(client.packets, "a stream has no messages");
+        let (sender, other) = match from {
+            Side::Client => (client, server),
+            Side::Upstream => (server, client),
+        };
+        assert!(
+            other.received < sender.sent,
+            "it is not {from:?} that sent it"
+        );
+        return;
+    }
+    if timed_out {
         return;
     }
     if !client.closed && !server.closed {

@@ -263,7 +263,8 @@ fn check_path(
             expected: options.mode_bits(),
         });
     }
-    // Where everyone may connect it says nothing which group may.
+    // Where everyone may connect it says nothing which group may. Where no group was
+    // given, only the own one is nobody else's.
     let by_group = found.mode & 0o020 != 0 && options.mode_bits().bits() & 0o002 == 0;
     let group = expected_group(options);
     if by_group && found.group != group {

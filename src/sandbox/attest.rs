@@ -10,6 +10,10 @@ use super::{Role, SandboxError};
 
 /// Where the kernel lists the threads of this process.
 const TASKS: &str = "/proc/self/task";
+/// The calling thread's. Not by its id, which may be another in the PID namespace that
+/// /proc was mounted for (proc(5)).
+#[cfg(feature = "sandbox")]
+const OWN_STATUS: &str = "/proc/thread-self/status";
 
 /// What the kernel says of one thread.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -214,38 +218,43 @@ pub(super) struct OwnStatus {
 #[cfg(feature = "sandbox")]
 impl OwnStatus {
     pub(super) fn open() -> Result<Self, SandboxError> {
-        let tid = rustix::thread::gettid().as_raw_nonzero();
-        let task = Path::new(TASKS).join(tid.to_string());
-        let before =
-            read_thread(&task)?.ok_or_else(|| unreadable(io::ErrorKind::NotFound.into()))?;
-        let file = fs::File::open(task.join("status")).map_err(unreadable)?;
+        let file = fs::File::open(OWN_STATUS).map_err(unreadable)?;
+        let text = read_at(&file).map_err(|errno| unreadable(errno.into()))?;
+        let before = ThreadState::parse(&text).ok_or_else(malformed)?;
         Ok(Self { file, before })
     }
 
     /// Asks the kernel whether the thread stands now where it has entered.
     pub(super) fn verify(self, expected: &Expected, entered: Entered) -> Result<(), SandboxError> {
-        let text = self
-            .read(entered.role)
-            .map_err(|errno| unreadable(errno.into()))?;
-        let state = ThreadState::parse(&String::from_utf8_lossy(&text));
+        // By the call that the role has for its own work. The first look left the file's
+        // position at its start.
+        let text = match entered.role {
+            Role::LogWriter | Role::Metrics => read_at(&self.file),
+            _ => read_by(|part, _| rustix::io::read(&self.file, part)),
+        };
+        let text = text.map_err(|errno| unreadable(errno.into()))?;
+        let state = ThreadState::parse(&text);
         state.ok_or_else(malformed)?.verify(expected, &[entered])
     }
+}
 
-    /// By the call that the role has for its own work.
-    fn read(&self, role: Role) -> rustix::io::Result<Vec<u8>> {
-        let (mut text, mut part) = (Vec::new(), [0_u8; 4096]);
-        loop {
-            let read = match role {
-                Role::LogWriter | Role::Metrics => {
-                    let at = u64::try_from(text.len()).unwrap_or(u64::MAX);
-                    rustix::io::pread(&self.file, &mut part, at)?
-                }
-                _ => rustix::io::read(&self.file, &mut part)?,
-            };
-            match part.get(..read) {
-                Some([]) | None => return Ok(text),
-                Some(more) => text.extend_from_slice(more),
-            }
+#[cfg(feature = "sandbox")]
+fn read_at(file: &fs::File) -> rustix::io::Result<String> {
+    read_by(|part, at| rustix::io::pread(file, part, at))
+}
+
+/// All of a text, by a call that is given a buffer and how much there is already.
+#[cfg(feature = "sandbox")]
+fn read_by(
+    mut read: impl FnMut(&mut [u8], u64) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<String> {
+    let (mut text, mut part) = (Vec::new(), [0_u8; 4096]);
+    loop {
+        let at = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        let length = read(&mut part, at)?;
+        match part.get(..length) {
+            Some([]) | None => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            Some(more) => text.extend_from_slice(more),
         }
     }
 }

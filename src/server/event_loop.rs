@@ -60,8 +60,8 @@ impl Seat {
                 register(epoll, exit, token.exit(), None, Some(Interest::READ))?;
                 self.exit_watched = true;
             }
-            None => self.unwatch_exit(epoll),
-            Some(_) => {}
+            None if self.exit_watched => self.unwatch_exit(epoll),
+            _ => {}
         }
         Ok(())
     }

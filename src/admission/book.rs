@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ledger::{Account, Key, Ledger};
+use super::limits::Prospect;
 use super::penalties::penalty_of;
 use super::refusal::Fold;
 use super::{
@@ -87,15 +88,30 @@ impl Book {
         result.map(|()| place)
     }
 
+    /// One more of a user may be examined while all of his that are, with what he has
+    /// open, are within his share. Where exceptions may still hold for this one, what is left
+    /// of those is added; but of the places beyond the share half stay for others, unless
+    /// that were all: one is lent at least. A share of all places bounds nobody here.
     pub(super) fn examine(
         &mut self,
         subject: &Subject,
-        exception: Option<usize>,
+        prospect: &Prospect,
         now: Instant,
     ) -> Result<u32, Refusal> {
         let limits = Arc::clone(&self.limits);
-        let excepted = exception.and_then(|number| limits.exceptions.get(number));
-        let connections = excepted.map_or(limits.per_uid, |one| one.connections);
+        let number = |number: usize| limits.exceptions.get(number);
+        let excepted = prospect.certain.and_then(number);
+        // The bound of the whole server is kept where connections open: there one waits
+        // for it, or is refused.
+        let share = excepted
+            .map_or(limits.per_uid, |one| one.connections)
+            .filter(|share| *share < limits.max_connections);
+        let possible = prospect.possible.iter().copied().filter_map(number);
+        let left = possible
+            .map(|one| self.left_of(subject, one))
+            .fold(0, usize::saturating_add);
+        let beyond = limits.max_connections.saturating_sub(share.unwrap_or(0));
+        let lent = left.min((beyond / 2).max(1));
         let full = || Refusal {
             reason: RefusalReason::ServerFull {
                 limit: limits.max_connections,
@@ -105,18 +121,36 @@ impl Book {
         let key = key_of(subject, excepted);
         let place = self.ledger.open(key, &limits, now).ok_or_else(full)?;
         let account = self.ledger.get(place).ok_or_else(full)?;
-        let result = share_left(
-            account,
-            account.open.saturating_add(account.examined),
-            connections,
-            now,
-        );
+        // After a reload more may be open than the share; that takes nothing from exceptions.
+        let open = (account.open as usize).min(share.unwrap_or(usize::MAX));
+        let taken = open.saturating_add(account.examined as usize);
+        let result = share_left(account, taken, lent, share, now);
         if result.is_ok() {
             account.examined = account.examined.saturating_add(1);
         }
         self.holds |= result.is_err();
         self.ledger.settle(place, &limits, now);
         result.map(|()| place)
+    }
+
+    /// What an exception still leaves to a user.
+    fn left_of(&mut self, subject: &Subject, exception: &Exception) -> usize {
+        let Some(connections) = exception.connections else {
+            return usize::MAX;
+        };
+        let taken = self
+            .ledger
+            .find(key_of(subject, Some(exception)))
+            .map_or(0, |account| account.open.saturating_add(account.examined));
+        connections.saturating_sub(taken as usize)
+    }
+
+    /// One at that place is examined no more.
+    pub(super) fn end_examination(&mut self, place: u32, now: Instant) {
+        if let Some(account) = self.ledger.get(place) {
+            account.examined = account.examined.saturating_sub(1);
+        }
+        self.ledger.settle(place, &self.limits, now);
     }
 
     pub(super) fn change<T>(
@@ -195,7 +229,7 @@ fn take(
     rate: Option<Rate>,
     now: Instant,
 ) -> Result<(), Refusal> {
-    share_left(account, account.open, connections, now)?;
+    share_left(account, account.open as usize, 0, connections, now)?;
     if let Some(rate) = rate {
         let full_at = account.full_at.map_or(now, |full| full.max(now));
         let missing = full_at.saturating_duration_since(now);
@@ -210,15 +244,16 @@ fn take(
     Ok(())
 }
 
-/// Whether one more may be added to so many.
+/// Whether one more may be added to so many, where others lend something to the share.
 fn share_left(
     account: &mut Account,
-    taken: u32,
+    taken: usize,
+    lent: usize,
     connections: Option<usize>,
     now: Instant,
 ) -> Result<(), Refusal> {
     match connections {
-        Some(limit) if taken as usize >= limit => Err(account
+        Some(limit) if taken >= limit.saturating_add(lent) => Err(account
             .fold
             .refuse(RefusalReason::UidConnections { limit }, now)),
         _ => Ok(()),

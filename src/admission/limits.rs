@@ -101,6 +101,19 @@ impl Limits {
             .position(|exception| exception.rule.holds(facts))
     }
 
+    /// What is known about a peer's exceptions before all of its facts are.
+    pub(super) fn prospect(&self, facts: &Facts) -> Prospect {
+        let certain = self.exception_for(facts);
+        // Those after it are never reached.
+        let before = certain.unwrap_or(self.exceptions.len());
+        let may_hold = |exception: &Exception| exception.rule.may_hold(facts);
+        let possible = (0..before)
+            .zip(&self.exceptions)
+            .filter_map(|(number, exception)| may_hold(exception).then_some(number))
+            .collect();
+        Prospect { certain, possible }
+    }
+
     /// What has to be known of a peer to tell which exception holds.
     pub fn needs(&self) -> Needs {
         self.exceptions
@@ -109,6 +122,15 @@ impl Limits {
                 needs.and(exception.rule.needs())
             })
     }
+}
+
+/// Which of [`Limits::exceptions`] come into question for a peer.
+#[derive(Debug, Default)]
+pub(super) struct Prospect {
+    /// That which holds, unless one of the others turns out to.
+    pub(super) certain: Option<usize>,
+    /// Those that hold if what is still to be learnt turns out so.
+    pub(super) possible: Vec<usize>,
 }
 
 /// What counts towards a penalty (`penalty_for`). Everything is counted and
@@ -164,6 +186,10 @@ impl Default for Offences {
 /// Their connections are counted apart from the user's others, so that a busy
 /// program and the rest of its user's don't use up each other's share. Penalties
 /// are not excepted.
+///
+/// As long as only the process checker can tell whether one holds for a peer, that peer
+/// may be examined although its user's share is used up, as far as the exception leaves
+/// room, and in at most half of the places beyond the share (but one at least).
 #[derive(Clone, Debug)]
 pub struct Exception {
     /// For whom. What can't be read of a peer does not make it hold.

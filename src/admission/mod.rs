@@ -146,12 +146,12 @@ impl Admission {
         exception: Option<usize>,
         now: Instant,
     ) -> Result<Ticket, Refusal> {
-        self.enter_in(&mut self.book(), subject, exception, now, false)
+        self.enter_in(&mut self.book(), subject, exception, &mut None, false, now)
     }
 
     /// As [`enter`](Self::enter), under the first of [`Limits::exceptions`] that
     /// the facts meet. `waits` says that a server that is full is nothing to be told: the
-    /// caller tries again.
+    /// caller tries again. Who enters is `examined` no more, and is never counted twice.
     ///
     /// # Errors
     /// As [`enter`](Self::enter).
@@ -159,22 +159,26 @@ impl Admission {
         self: &Arc<Self>,
         subject: &Subject,
         facts: &Facts,
+        examined: &mut Option<Examined>,
         waits: bool,
         now: Instant,
     ) -> Result<Ticket, Refusal> {
         let mut book = self.book();
         if book.limits.exceptions.is_empty() {
-            return self.enter_in(&mut book, subject, None, now, waits);
+            return self.enter_in(&mut book, subject, None, examined, waits, now);
         }
         let limits = Arc::clone(&book.limits);
         // Rules are not gone through under the lock.
         drop(book);
         let exception = limits.exception_for(facts);
-        self.enter_in(&mut self.book(), subject, exception, now, waits)
+        let mut book = self.book();
+        self.enter_in(&mut book, subject, exception, examined, waits, now)
     }
 
     /// A peer takes more than a moment to be judged, and a place meanwhile: it counts
-    /// for the share of its user, together with what that has open.
+    /// for the share of its user, together with what that has open. Where an exception may
+    /// still hold for it, what that leaves counts as well, see [`Book::examine`].
+    /// `waits` as in [`enter_known`](Self::enter_known).
     ///
     /// # Errors
     /// The share is used up. It counts as a sign of a flood, as in [`enter`](Self::enter).
@@ -182,11 +186,15 @@ impl Admission {
         self: &Arc<Self>,
         subject: &Subject,
         facts: &Facts,
+        waits: bool,
         now: Instant,
     ) -> Result<Examined, Refusal> {
         let limits = Arc::clone(&self.book().limits);
-        let exception = limits.exception_for(facts);
-        let place = self.book().examine(subject, exception, now)?;
+        // Rules are not gone through under the lock.
+        let prospect = limits.prospect(facts);
+        let mut book = self.book();
+        self.wait_if_full(&book, waits)?;
+        let place = Some(book.examine(subject, &prospect, now)?);
         Ok(Examined {
             admission: Arc::clone(self),
             place,
@@ -198,23 +206,31 @@ impl Admission {
         book: &mut Book,
         subject: &Subject,
         exception: Option<usize>,
-        now: Instant,
+        examined: &mut Option<Examined>,
         waits: bool,
+        now: Instant,
     ) -> Result<Ticket, Refusal> {
-        let open = self.open();
-        if waits && open >= book.limits.max_connections {
-            let limit = book.limits.max_connections;
-            return Err(Refusal {
-                reason: RefusalReason::ServerFull { limit },
-                told: Told::Later,
-            });
+        self.wait_if_full(book, waits)?;
+        let place = book.enter(subject, exception, self.open(), now)?;
+        if let Some(examined) = examined.take() {
+            examined.give_back(book, now);
         }
-        let place = book.enter(subject, exception, open, now)?;
         self.open.fetch_add(1, Ordering::Relaxed);
         Ok(Ticket {
             admission: Arc::clone(self),
             place,
         })
+    }
+
+    fn wait_if_full(&self, book: &Book, waits: bool) -> Result<(), Refusal> {
+        let limit = book.limits.max_connections;
+        if waits && self.open() >= limit {
+            return Err(Refusal {
+                reason: RefusalReason::ServerFull { limit },
+                told: Told::Later,
+            });
+        }
+        Ok(())
     }
 
     /// Counts a denial by the policy. The penalty, if one begins with it.

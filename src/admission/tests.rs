@@ -79,24 +79,162 @@ fn who_is_examined_counts_for_his_users_share() {
     let seven = Facts::of(Fact::Known(seven));
     let open = admission.enter(&user(1), now).unwrap();
     let mut examined: Vec<_> = (0..2)
-        .map(|_| admission.examine(&user(1), &nobody, now).unwrap())
+        .map(|_| admission.examine(&user(1), &nobody, false, now).unwrap())
         .collect();
-    let refused = |uid, facts| admission.examine(&user(uid), facts, now).unwrap_err();
+    let refused = |uid, facts| {
+        admission
+            .examine(&user(uid), facts, false, now)
+            .unwrap_err()
+    };
     assert_eq!(refused(1, &nobody).code(), "uid_connections");
     // One who is admitted still finds his place, and gives back what he took before.
     let admitted = admission.enter(&user(1), now).unwrap();
     examined.pop();
     assert_eq!(refused(1, &nobody).code(), "uid_connections");
     drop((open, admitted));
-    examined.extend((0..2).map(|_| admission.examine(&user(1), &nobody, now).unwrap()));
+    examined.extend((0..2).map(|_| admission.examine(&user(1), &nobody, false, now).unwrap()));
     assert_eq!(refused(1, &nobody).code(), "uid_connections");
     // Others have shares of their own, and exceptions hold.
-    examined.push(admission.examine(&user(2), &nobody, now).unwrap());
-    examined.push(admission.examine(&user(7), &seven, now).unwrap());
+    examined.push(admission.examine(&user(2), &nobody, false, now).unwrap());
+    examined.push(admission.examine(&user(7), &seven, false, now).unwrap());
     assert_eq!(refused(7, &seven).code(), "uid_connections");
     assert_eq!(admission.open(), 0);
     examined.clear();
-    drop(admission.examine(&user(1), &nobody, now).unwrap());
+    drop(admission.examine(&user(1), &nobody, false, now).unwrap());
+}
+
+/// Facts of a user of whose process nothing is known yet.
+fn unread(uid: u32) -> Facts {
+    use crate::peer::{Credentials, Fact, IdMaps};
+    let credentials = Credentials::from_raw(1, uid, uid, IdMaps::FULL);
+    Facts::of(Fact::Known(credentials))
+}
+
+/// How many of a user are examined at once, with this many open under `per_uid`.
+#[track_caller]
+fn check_examined(exceptions: &[Exception], per_uid: usize, open: usize, expected: usize) {
+    let (admission, now) = (
+        admission(|limits| {
+            limits.per_uid = Some(per_uid);
+            limits.exceptions = exceptions.to_vec();
+        }),
+        Instant::now(),
+    );
+    let open: Vec<_> = (0..open)
+        .map(|_| admission.enter(&user(1), now).unwrap())
+        .collect();
+    let mut examined = Vec::new();
+    let refusal = loop {
+        match admission.examine(&user(1), &unread(1), false, now) {
+            Ok(one) => examined.push(one),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_eq!(examined.len(), expected);
+    assert_eq!(
+        refusal.reason,
+        RefusalReason::UidConnections { limit: per_uid }
+    );
+    drop((open, examined));
+    assert_eq!(admission.snapshot(now).busiest.len(), 0);
+}
+
+#[test]
+fn who_may_yet_be_excepted_is_examined_though_the_share_is_used_up() {
+    let batch = |connections| exception("exe:/usr/bin/batch", connections);
+    check_examined(&[batch(Some(50))], 10, 10, 50);
+    check_examined(&[batch(Some(50))], 10, 0, 60);
+    check_examined(&[batch(Some(50)), exception("name:x", Some(5))], 10, 10, 55);
+    check_examined(&[batch(Some(50))], 0, 0, 50);
+    // Such as can't hold for this one, or are not reached, lend nothing.
+    check_examined(&[exception("uid:2,name:x", Some(50))], 10, 10, 0);
+    let reached = [exception("uid:1", Some(10)), batch(Some(50))];
+    check_examined(&reached, 10, 10, 10);
+}
+
+#[test]
+fn of_the_places_beyond_the_share_half_stay_for_others() {
+    let endless = || exception("exe:/usr/bin/batch", None);
+    let large = exception("exe:/usr/bin/batch", Some(150));
+    check_examined(&[endless()], 100, 100, 50);
+    check_examined(&[large], 100, 100, 50);
+    check_examined(&[endless()], 100, 0, 150);
+    check_examined(&[endless()], 199, 199, 1);
+}
+
+#[test]
+fn what_an_exception_has_open_is_no_more_left_of_it() {
+    let (admission, now) = (
+        admission(|limits| {
+            limits.per_uid = Some(1);
+            limits.exceptions = vec![exception("name:x", Some(3))];
+        }),
+        Instant::now(),
+    );
+    let examine = || admission.examine(&user(1), &unread(1), false, now);
+    let _ordinary = admission.enter(&user(1), now).unwrap();
+    let excepted = || admission.enter_excepted(&user(1), Some(0), now).unwrap();
+    let mut held = vec![excepted(), excepted()];
+    let one = examine().unwrap();
+    assert_eq!(examine().unwrap_err().code(), "uid_connections");
+    drop(one);
+    held.push(excepted());
+    assert_eq!(examine().unwrap_err().code(), "uid_connections");
+    held.pop();
+    drop(examine().unwrap());
+    // What a reload leaves open beyond the share is not taken from exceptions.
+    admission.set_limits(Limits {
+        per_uid: Some(0),
+        ..(*admission.limits()).clone()
+    });
+    drop(examine().unwrap());
+}
+
+#[test]
+fn who_enters_is_examined_no_more() {
+    let (admission, now) = (admission(|limits| limits.per_uid = Some(2)), Instant::now());
+    let examine = || admission.examine(&user(1), &unread(1), false, now);
+    let mut first = Some(examine().unwrap());
+    let ticket = admission
+        .enter_known(&user(1), &unread(1), &mut first, false, now)
+        .unwrap();
+    assert!(first.is_none());
+    let mut second = Some(examine().unwrap());
+    assert_eq!(examine().unwrap_err().code(), "uid_connections");
+    // Who finds no place is examined still.
+    let other = admission.enter(&user(1), now).unwrap();
+    let refused = admission.enter_known(&user(1), &unread(1), &mut second, false, now);
+    assert_eq!(refused.unwrap_err().code(), "uid_connections");
+    assert!(second.is_some());
+    drop((ticket, other));
+    let third = examine().unwrap();
+    assert_eq!(examine().unwrap_err().code(), "uid_connections");
+    drop((second, third));
+    let _both = [examine().unwrap(), examine().unwrap()];
+    assert_eq!(examine().unwrap_err().code(), "uid_connections");
+}
+
+#[test]
+fn where_newcomers_wait_for_places_nobody_is_refused_for_want_of_one() {
+    let (admission, now) = (
+        admission(|limits| {
+            limits.max_connections = 2;
+            limits.per_uid = Some(2);
+        }),
+        Instant::now(),
+    );
+    let examine = |waits| admission.examine(&user(1), &unread(1), waits, now);
+    let first = admission.enter(&user(1), now).unwrap();
+    // Two threads that accepted at the same moment.
+    let _both = [examine(true).unwrap(), examine(true).unwrap()];
+    let second = admission.enter(&user(1), now).unwrap();
+    let waits = examine(true).unwrap_err();
+    assert_eq!((waits.code(), waits.told), ("server_full", Told::Later));
+    assert!(!admission.has_passed_over());
+    // Who does not wait is told by the bound of the server, once he is known.
+    drop(examine(false).unwrap());
+    drop((first, second));
+    drop(examine(true).unwrap());
 }
 
 #[test]

@@ -32,17 +32,23 @@ impl Drop for Ticket {
 #[must_use = "the share is given back when this is dropped"]
 pub(crate) struct Examined {
     pub(super) admission: Arc<Admission>,
-    pub(super) place: u32,
+    /// `None` once it is given back.
+    pub(super) place: Option<u32>,
+}
+
+impl Examined {
+    /// As its drop, for who holds the lock.
+    pub(super) fn give_back(mut self, book: &mut Book, now: Instant) {
+        if let Some(place) = self.place.take() {
+            book.end_examination(place, now);
+        }
+    }
 }
 
 impl Drop for Examined {
     fn drop(&mut self) {
-        let now = Instant::now();
-        let mut book = self.admission.book();
-        let Book { limits, ledger, .. } = &mut *book;
-        if let Some(account) = ledger.get(self.place) {
-            account.examined = account.examined.saturating_sub(1);
+        if let Some(place) = self.place.take() {
+            self.admission.book().end_examination(place, Instant::now());
         }
-        ledger.settle(self.place, limits, now);
     }
 }

@@ -144,6 +144,11 @@ impl Rule {
         self.outcome(facts).now == Value::True
     }
 
+    /// Whether it holds, or may do so once more facts are learnt.
+    pub(crate) fn may_hold(&self, facts: &Facts) -> bool {
+        self.outcome(facts).best == Value::True
+    }
+
     /// What the facts say about it. A clause that holds and one that does not are
     /// left at once: they ask for nothing more.
     pub(super) fn outcome(&self, facts: &Facts) -> Outcome {

@@ -24,7 +24,7 @@ use super::answer::{Answer, BETWEEN_LOOKS};
 use super::counted::subject_of;
 use super::journal;
 use super::rules::Rules;
-use super::shared::{Overload, Shared};
+use super::shared::Shared;
 use crate::admission::{Abuse, Examined, Refusal, Subject, Ticket};
 use crate::listener::Accepted;
 use crate::peer::proof::{Challenge, Progress, ProofFailure};
@@ -215,12 +215,14 @@ impl Candidate {
                 rules.inspector.learn_now(&self.peer, facts, asks)
             };
             if !later.is_empty() {
-                if let Err(refusal) = self.take_share(shared, now) {
-                    self.refuse(shared, &refusal);
-                    return Stage::Refused;
-                }
-                self.doing = Doing::Learning(self.ask_checker(later, waker, now));
-                return Stage::GoesOn;
+                return match self.take_share(shared, now) {
+                    Place::Taken => {
+                        self.doing = Doing::Learning(self.ask_checker(later, waker, now));
+                        Stage::GoesOn
+                    }
+                    Place::Wait(wait) => Stage::Undecided(wait),
+                    Place::Refused => Stage::Refused,
+                };
             }
         }
         match rules.policy.check_shared(&self.facts) {
@@ -362,42 +364,44 @@ impl Candidate {
         if self.ticket.is_some() {
             return Place::Taken;
         }
-        // Few come beyond the bound where they are to wait in the backlog: several threads
-        // that accept at the same moment, or after a reload that lowered it.
-        let waits = shared.overload == Overload::Wait && shared.phase.is_running();
-        let (admission, facts) = (&shared.admission, &self.facts);
-        match admission.enter_known(&self.subject, facts, waits, now) {
+        let (waits, admission) = (shared.waits_for_places(), &shared.admission);
+        let (subject, facts, examined) = (&self.subject, &self.facts, &mut self.examined);
+        match admission.enter_known(subject, facts, examined, waits, now) {
             Ok(ticket) => {
                 self.ticket = Some(ticket);
                 Place::Taken
             }
-            Err(refusal) if waits && refusal.is_server_full() => {
-                // What is known of the process would be old by then.
-                self.begin_again(shared);
-                Place::Wait(Wait {
-                    until: Some(sys::time::after(now, BETWEEN_LOOKS)),
-                    ..Wait::default()
-                })
-            }
-            Err(refusal) => {
-                self.refuse(shared, &refusal);
-                Place::Refused
-            }
+            Err(refusal) => self.refuse(shared, &refusal, waits, now),
         }
     }
 
     /// Who waits for the checker holds a thread or a seat, whatever the verdict will be.
-    fn take_share(&mut self, shared: &Shared, now: Instant) -> Result<(), Refusal> {
-        if self.ticket.is_none() && self.examined.is_none() {
-            let examined = shared.admission.examine(&self.subject, &self.facts, now)?;
-            self.examined = Some(examined);
+    fn take_share(&mut self, shared: &Shared, now: Instant) -> Place {
+        if self.ticket.is_some() || self.examined.is_some() {
+            return Place::Taken;
         }
-        Ok(())
+        let (waits, admission) = (shared.waits_for_places(), &shared.admission);
+        match admission.examine(&self.subject, &self.facts, waits, now) {
+            Ok(examined) => {
+                self.examined = Some(examined);
+                Place::Taken
+            }
+            Err(refusal) => self.refuse(shared, &refusal, waits, now),
+        }
     }
 
-    fn refuse(&self, shared: &Shared, refusal: &Refusal) {
+    fn refuse(&mut self, shared: &Shared, refusal: &Refusal, waits: bool, now: Instant) -> Place {
+        if waits && refusal.is_server_full() {
+            // What is known of the process would be old by then.
+            self.begin_again(shared);
+            return Place::Wait(Wait {
+                until: Some(sys::time::after(now, BETWEEN_LOOKS)),
+                ..Wait::default()
+            });
+        }
         shared.refused(self.id, &self.subject, refusal);
         shared.note_abuse(&self.subject, &self.peer, Some(Abuse::Flood));
+        Place::Refused
     }
 
     /// Lets the peer in. `in_force` are its rules, which stay so until it stands in the

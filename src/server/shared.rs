@@ -231,6 +231,13 @@ impl Shared {
         }
     }
 
+    /// Whether who comes beyond the bound waits for a place. Few do, where they are to wait
+    /// in the backlog: several threads that accept at the same moment, or after a reload
+    /// that lowered it.
+    pub(super) fn waits_for_places(&self) -> bool {
+        self.overload == Overload::Wait && self.phase.is_running()
+    }
+
     /// A connection closed: loops that paused may listen again.
     pub(super) fn resume_loops(&self) {
         if self.paused.load(Ordering::SeqCst) && !self.is_full() {

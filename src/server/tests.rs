@@ -25,9 +25,18 @@ impl Bench {
     }
 
     fn with(protocol: Arc<dyn Protocol>, observer: Arc<dyn Observer>) -> Self {
-        let (listener, path, directory) = listener();
         let rules = Rules::new(policy("uid:self"));
-        let server = Server::with_protocol(listener, protocol, rules).observer(observer);
+        Self::by(protocol, rules, |builder| builder.observer(observer))
+    }
+
+    /// With whatever else is to be said to the builder.
+    fn by(
+        protocol: Arc<dyn Protocol>,
+        rules: Rules,
+        further: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
+        let (listener, path, directory) = listener();
+        let server = further(Server::with_protocol(listener, protocol, rules));
         let shared = Arc::clone(&server.build().unwrap().shared);
         Self {
             shared,
@@ -93,6 +102,60 @@ fn the_pool_admits_no_more_than_there_can_be_threads_for() {
     handle.reload(Rules::new(policy("uid:self")), limits());
     assert_eq!(handle.state().admission.max_connections, possible);
     let _ = std::fs::remove_dir_all(directory);
+}
+
+/// Several loops may accept at the same moment, more than there are places for.
+#[test]
+fn who_is_one_too_many_for_a_moment_waits_and_is_served() {
+    use crate::peer::{Checker, CheckerConfig, Inspector, Pins};
+    let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
+    let mut rules = Rules::new(policy(&format!("name:{}", comm.trim_end())));
+    // Nobody runs its threads yet.
+    let (checker, checking) = Checker::new(CheckerConfig::default()).unwrap();
+    rules.inspector = Inspector::new(Pins::default(), Some(checker));
+    let limits = Limits {
+        max_connections: 1,
+        per_uid: Some(1),
+        ..Limits::default()
+    };
+    let bench = Bench::by(Arc::new(Echo), rules, |builder| builder.limits(limits));
+    let step = |visit: &mut visit::Visit| {
+        visit.step(
+            visit::Signals::default(),
+            false,
+            Instant::now(),
+            &mut [0; 64],
+        )
+    };
+    let begin = || {
+        let client = UnixStream::connect(&bench.path).unwrap();
+        let accepted = bench.shared.accept().unwrap();
+        let visit = visit::Visit::begin(&bench.shared, accepted, Ok(None), Instant::now());
+        (visit.unwrap(), client)
+    };
+    let [(mut first, _one), (mut second, _two)] = [begin(), begin()];
+    assert_eq!(step(&mut first), visit::Pace::Wait);
+    assert_eq!(step(&mut second), visit::Pace::Wait);
+    for part in checking {
+        std::thread::spawn(move || part.run());
+    }
+    while bench.shared.admission.open() == 0 {
+        assert_eq!(step(&mut first), visit::Pace::Wait);
+    }
+    // This one has not been asked about yet, and is full before it is.
+    let (mut third, _three) = begin();
+    for _ in 0..100 {
+        assert_eq!(step(&mut second), visit::Pace::Wait);
+        assert_eq!(step(&mut third), visit::Pace::Wait);
+    }
+    let mut before = first;
+    for mut next in [second, third] {
+        drop(before);
+        while bench.shared.admission.open() == 0 {
+            assert_eq!(step(&mut next), visit::Pace::Wait);
+        }
+        before = next;
+    }
 }
 
 /// Remembers who was not served, and why.

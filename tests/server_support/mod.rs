@@ -102,10 +102,20 @@ pub fn start_by(
     rules: Rules,
     further: impl FnOnce(Builder) -> Builder,
 ) -> Running {
+    start_on(protocol, rules, |options| options, further)
+}
+
+/// With whatever else is to be said to the listener as well.
+pub fn start_on(
+    protocol: Arc<dyn Protocol>,
+    rules: Rules,
+    listening: impl FnOnce(Options) -> Options,
+    further: impl FnOnce(Builder) -> Builder,
+) -> Running {
     let dir = TempDir::new();
     let path = dir.join("s/echo");
     let address = Address::Unix(SocketPath::parse(path.as_os_str()).unwrap());
-    let options = Options::new(address).backlog(1024);
+    let options = listening(Options::new(address).backlog(1024));
     let listener = Listener::bind(&options).unwrap().dangerously_unconfined();
     let builder = Server::with_protocol(listener, protocol, rules);
     let server = further(builder).build().unwrap();

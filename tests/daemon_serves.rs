@@ -237,7 +237,7 @@ fn an_abstract_name_serves_whom_the_rules_name() {
         let name = format!("sst-{}-{served}", std::process::id());
         let path = format!("socket_path=@{name}");
         let options: Vec<&str> = [path.as_str()].into_iter().chain(rule).collect();
-        let daemon = Daemon::start(&options);
+        let mut daemon = Daemon::start(&options);
         let place = format!("ABSTRACT-CONNECT:{name}");
         for (user, is_served) in [("daemon", served), ("root", !served)] {
             let mut command = as_user(user, user, "socat");
@@ -246,6 +246,7 @@ fn an_abstract_name_serves_whom_the_rules_name() {
             let expected: &[u8] = if is_served { b"hello" } else { b"" };
             assert_eq!(answer, expected, "{user}, {rule:?}: {}", daemon.log());
         }
+        daemon.wait_for_log("denied");
         let denied = format!("uid={}", u32::from(!served));
         let log = daemon.log();
         let mut lines = log.lines();

@@ -52,6 +52,11 @@ impl Recheck {
         }
     }
 
+    /// Whether an answer is awaited, or has come.
+    pub(super) fn is_asked(&self) -> bool {
+        self.answer.is_some()
+    }
+
     /// Whether an answer has come.
     pub(super) fn has_answer(&self) -> bool {
         let answer = self.answer.as_ref();
@@ -101,7 +106,7 @@ impl Recheck {
             // A checker that does not answer can't vouch for anybody.
             return Some(CloseReason::ExecutableChanged);
         };
-        self.due = sys::time::after(now, shared.rules().recheck_interval);
+        self.due = sys::time::after(now, shared.rules().between_rechecks());
         let mut facts = Facts::of(Fact::Unasked);
         facts.absorb(process);
         match authorized.still_holds(&facts) {
@@ -268,14 +273,14 @@ impl Judged {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
     use super::super::tests::{Bench, connection};
     use super::*;
     use crate::ids::Uid;
-    use crate::peer::PidfdSource;
+    use crate::peer::{PidfdSource, Unreadable};
     use crate::policy::{Numeric, Policy, Rule};
     use crate::service::{Kind, Timeouts};
 
@@ -294,6 +299,22 @@ mod tests {
         // Without a checker the answer is there at once.
         assert_eq!(recheck.go_on(&bench.shared, &connection, None, due), None);
         assert!(recheck.has_answer());
+    }
+
+    pub(in crate::server) type Place = Arc<Mutex<Option<ProcessFacts>>>;
+
+    /// One that awaits an answer, and where that comes.
+    pub(in crate::server) fn asked() -> (Recheck, Place) {
+        let mut recheck = Recheck::new(Instant::now() + PATIENCE);
+        let place = Place::default();
+        recheck.answer = Some(Arc::clone(&place));
+        (recheck, place)
+    }
+
+    /// That the executable can't be told.
+    pub(in crate::server) fn answer(place: &Place, why: Unreadable) {
+        let exe = Needs::only(crate::peer::FactKind::Exe);
+        *place.lock().unwrap() = Some(ProcessFacts::all_unreadable(exe, why));
     }
 
     fn policy(rule: &str) -> Policy {

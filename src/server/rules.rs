@@ -21,6 +21,9 @@ pub enum Choice {
     No,
 }
 
+/// No process is looked at more often than this: it would take a whole processor.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Who may enter, under which bounds of time. A reload replaces it as a whole.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -42,7 +45,7 @@ pub struct Rules {
     /// How long the proof may take.
     pub proof_timeout: Duration,
     /// How often the executable of a process is looked at again, where the rule
-    /// that admitted it names one.
+    /// that admitted it names one. Less than 10 ms counts as 10 ms.
     pub recheck_interval: Duration,
     /// What the exceptions of the limits ask for
     /// ([`Limits::needs`](crate::admission::Limits::needs)), of which facts of the socket
@@ -96,6 +99,11 @@ impl Rules {
         } else {
             own
         }
+    }
+
+    /// How long to wait between two looks at a process.
+    pub(super) fn between_rechecks(&self) -> Duration {
+        self.recheck_interval.max(SHORTEST_INTERVAL)
     }
 
     /// Whether this connection ends with the process that opened it.

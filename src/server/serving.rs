@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::recheck::Recheck;
+use super::shared::Shared;
 use crate::admission::{Subject, Ticket};
-use crate::service::{Connection, Session};
+use crate::service::{CloseReason, Connection, Session, Waker};
 use crate::sys;
 
 /// How long what a process left behind may take where `half_close_timeout` sets no bound.
@@ -38,17 +39,26 @@ impl Serving {
     /// somebody else holds the other end, whose data can't be told from that.
     /// Descriptors are closed before the exit is told (`do_exit` in the kernel).
     pub(super) fn may_finish(&mut self, now: Instant) -> bool {
-        if self.left_until.is_some() {
-            return true;
+        if self.left_until.is_none() {
+            if !self.connection.is_hung_up() {
+                return false;
+            }
+            self.left_until = Some(left_until(&self.connection, now));
         }
-        if !self.connection.is_hung_up() {
-            return false;
-        }
-        let bound = self.connection.timeouts().half_close;
-        self.left_until = Some(sys::time::after(now, bound.unwrap_or(LEFT_BEHIND)));
-        // There is no process to look at any more.
-        self.recheck = None;
+        // There is no process to look at any more; what was asked before may still tell.
+        self.recheck.take_if(|recheck| !recheck.is_asked());
         true
+    }
+
+    /// What the look at the process has told that was awaited: why to end, if so.
+    pub(super) fn found_out(
+        &mut self,
+        shared: &Shared,
+        waker: Option<&Waker>,
+        now: Instant,
+    ) -> Option<CloseReason> {
+        let recheck = self.recheck.as_mut().filter(|one| one.has_answer())?;
+        recheck.go_on(shared, &self.connection, waker, now)
     }
 
     /// The first of the driver's own bounds of time.
@@ -82,6 +92,12 @@ impl Serving {
             .idle
             .map(|bound| sys::time::after(self.moved, bound))
     }
+}
+
+/// By when what a process left behind must have been dealt with.
+pub(super) fn left_until(connection: &Connection, now: Instant) -> Instant {
+    let bound = connection.timeouts().half_close;
+    sys::time::after(now, bound.unwrap_or(LEFT_BEHIND))
 }
 
 pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {

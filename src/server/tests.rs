@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use super::*;
 use crate::listener::{Address, Options, SocketPath};
-use crate::peer::{Needs, Peer, PidfdSource};
-use crate::policy::{Numeric, Policy, Rule};
+use crate::peer::{Exe, Fact, Needs, Peer, PidfdSource};
+use crate::policy::{Numeric, Policy, Rule, describe};
 use crate::service::{Connection, Echo};
 
 /// A server that nobody runs.
@@ -74,9 +74,23 @@ pub(super) fn policy(rule: &str) -> Policy {
 
 /// A connection that was admitted, and its other end.
 pub(super) fn connection() -> (Connection, UnixStream) {
+    connection_with(Fact::Unasked)
+}
+
+/// The same by the executable of its process.
+pub(super) fn connection_running() -> (Connection, UnixStream) {
+    let names = Numeric {
+        own_user: crate::ids::Uid::ROOT,
+    };
+    connection_with(describe("uid:0,exe:/bin/cat", &names).unwrap().exe)
+}
+
+fn connection_with(exe: Fact<Exe>) -> (Connection, UnixStream) {
     let (near, far) = UnixStream::pair().unwrap();
     let peer = Peer::from_socket(near.as_fd(), Needs::PROCESS, PidfdSource::Socket);
-    let authorized = policy("uid:self").check(peer.facts()).unwrap();
+    let mut facts = peer.facts().clone();
+    facts.exe = exe;
+    let authorized = policy("uid:self").check(&facts).unwrap();
     let (socket, timeouts) = (OwnedFd::from(near), Arc::default());
     let kind = Kind::default();
     let connection = Connection::new(1, socket, kind, peer, authorized, timeouts, Instant::now());

@@ -230,12 +230,18 @@ impl Visit {
         if serving.lifetime_end().is_some_and(|end| end <= now) {
             return Pace::Over(CloseReason::MaxLifetime);
         }
+        // Before the session hears more: it may be another program that speaks.
+        let found = serving.found_out(&self.shared, self.waker.as_ref(), now);
+        let is_gone = found == Some(CloseReason::PeerExited);
+        if let Some(reason) = found.filter(|_| !is_gone) {
+            return Pace::Over(reason);
+        }
         let mut ready = signals.ready;
         // What the process had sent before it exited still counts: all of it, where nobody
         // else holds the other end. Who does may add to it, and gets this step.
-        ready.client.read |= signals.peer_exited;
+        ready.client.read |= signals.peer_exited || is_gone;
         let exited = signals.peer_exited && serving.connection.ends_with_peer();
-        let must_end = exited && !serving.may_finish(now);
+        let must_end = (exited || is_gone) && !serving.may_finish(now);
         let turn = &mut Turn {
             now,
             ready,
@@ -266,10 +272,8 @@ impl Visit {
                 Pace::Wait
             }
         };
-        // Only if the deadline that was waited for is still the one that counts. One
-        // that is always busy is looked at as well: what it sends need not be its own.
-        let answered = serving.recheck.as_deref().is_some_and(Recheck::has_answer);
-        let due = answered || deadline.is_some_and(|deadline| deadline <= now);
+        // Only if the deadline that was waited for is still the one that counts.
+        let due = deadline.is_some_and(|deadline| deadline <= now);
         if due && let Some(reason) = self.overdue(now) {
             return Pace::Over(reason);
         }
@@ -451,6 +455,116 @@ fn say_panicked(id: Option<u64>, what: &str, payload: &(dyn Any + Send)) {
         }
         None => {
             crate::limited!(error, "{what} panicked, the connection is closed: {text}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::super::recheck::tests::{Place, answer, asked};
+    use super::super::tests::{Bench, connection_running};
+    use super::*;
+    use crate::peer::Unreadable;
+    use crate::service::{Connection, Session};
+
+    /// Reads a little in each step.
+    struct Reader;
+
+    impl Session for Reader {
+        fn step(&mut self, connection: &Connection, turn: &mut Turn<'_>) -> Next {
+            match connection.recv(turn.buffer, false).unwrap() {
+                Some(0) => Next::Close(CloseReason::Finished),
+                _ => Next::Again,
+            }
+        }
+    }
+
+    /// A visit of a process whose executable is being asked for, which has sent
+    /// something and left.
+    struct Left {
+        visit: Visit,
+        place: Place,
+        _bench: Bench,
+    }
+
+    impl Left {
+        fn new() -> Self {
+            let bench = Bench::new();
+            let _client = UnixStream::connect(&bench.path).unwrap();
+            let (accepted, now) = (bench.shared.accept().unwrap(), Instant::now());
+            let mut visit = Visit::begin(&bench.shared, accepted, Ok(None), now).unwrap();
+            visit.step(Signals::default(), false, now, &mut [0; 64]);
+            let Stage::Serving(serving) = &mut visit.stage else {
+                panic!("it is served");
+            };
+            let (connection, mut far) = connection_running();
+            connection.end_with_peer();
+            far.write_all(b"hello").unwrap();
+            serving.connection = Arc::new(connection);
+            serving.session = Box::new(Reader);
+            let (recheck, place) = asked();
+            serving.recheck = Some(Box::new(recheck));
+            Self {
+                visit,
+                place,
+                _bench: bench,
+            }
+        }
+
+        fn step(&mut self, peer_exited: bool) -> Pace {
+            let mut signals = Signals::default();
+            signals.ready.client = Interest::READ;
+            signals.peer_exited = peer_exited;
+            self.visit.step(signals, false, Instant::now(), &mut [0; 2])
+        }
+
+        fn received(&self) -> u64 {
+            let Stage::Serving(serving) = &self.visit.stage else {
+                panic!("it is served");
+            };
+            serving.connection.traffic().0
+        }
+    }
+
+    const CHANGED: Pace = Pace::Over(CloseReason::ExecutableChanged);
+
+    #[test]
+    fn a_verdict_that_has_come_outlives_the_process() {
+        let mut left = Left::new();
+        answer(&left.place, Unreadable::Changed);
+        assert_eq!(left.step(true), CHANGED);
+        assert_eq!(left.received(), 0);
+    }
+
+    #[test]
+    fn a_verdict_that_was_awaited_when_the_process_exited_still_counts() {
+        let mut left = Left::new();
+        assert_eq!(left.step(true), Pace::Again);
+        answer(&left.place, Unreadable::Changed);
+        assert_eq!(left.step(false), CHANGED);
+        assert_eq!(left.received(), 2);
+    }
+
+    #[test]
+    fn nothing_is_heard_of_a_process_that_runs_another_program() {
+        let mut left = Left::new();
+        answer(&left.place, Unreadable::Changed);
+        assert_eq!(left.step(false), CHANGED);
+        assert_eq!(left.received(), 0);
+    }
+
+    #[test]
+    fn that_the_process_has_exited_takes_nothing_of_what_it_sent() {
+        for told_by_pidfd in [false, true] {
+            let mut left = Left::new();
+            answer(&left.place, Unreadable::Gone);
+            let paces = [left.step(told_by_pidfd), left.step(false), left.step(false)];
+            assert_eq!(paces, [Pace::Again; 3]);
+            assert_eq!(left.received(), 5);
+            assert_eq!(left.step(false), Pace::Over(CloseReason::Finished));
         }
     }
 }

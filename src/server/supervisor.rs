@@ -256,7 +256,7 @@ impl<'a> Supervisor<'a> {
 
     /// Sleeps until somebody rings, the overseer is due, or it is time.
     fn sleep(&mut self, until: Option<Instant>) {
-        let until = earliest([until, self.shared.wards.due(&self.shared)]);
+        let until = earliest([until, self.shared.wards.due()]);
         let timeout = until.map(|until| sys::time::until(until, Instant::now()));
         let bell = PollFd::new(&self.shared.supervisor.eventfd, PollFlags::IN);
         let mut fds = vec![bell];

@@ -20,7 +20,7 @@ use secure_socket::service::{
     CloseReason, Echo, Next, Opened, Protocol, Session, Timeouts, Turn, Waker,
 };
 use secure_socket::{Connection, Listener};
-use server_support::{ALL, Running, limits, policy, start_by, until};
+use server_support::{ALL, Running, limits, policy, start_by, start_service, until};
 use support::{PATIENCE, TempDir};
 
 #[test]
@@ -343,4 +343,66 @@ fn what_a_process_left_behind_is_read_to_its_end() {
     }
     assert_eq!(read.len(), BULK);
     assert_eq!(connection.forced(), None);
+}
+
+/// Reads to the end, slowly, and says how much that was.
+fn read_slowly(mut connection: &Connection, said: &Mutex<Option<usize>>) -> io::Result<()> {
+    let (mut sum, mut buffer) = (0, [0; 1000]);
+    loop {
+        match connection.read(&mut buffer)? {
+            0 => break,
+            length => sum += length,
+        }
+        // Several looks at the executable.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    *said.lock().unwrap() = Some(sum);
+    Ok(())
+}
+
+#[test]
+fn a_service_reads_to_its_end_what_a_process_known_by_its_executable_left_behind() {
+    const BULK: usize = 150_000;
+    let Some(mut rules) = by_executable() else {
+        return;
+    };
+    for choice in [Choice::Yes, Choice::No] {
+        rules.session_ends_with_peer = choice;
+        let (ends, said) = (Arc::<Ends>::default(), Arc::default());
+        let (observer, place) = (Arc::clone(&ends), Arc::clone(&said));
+        let service = move |connection: &Connection| read_slowly(connection, &place);
+        let server = start_service(service, rules.clone(), observer);
+        let script = format!("connect {};wait;bulk {BULK}", server.path.display());
+        let mut child = run(&script);
+        // Before that it is not admitted, as one that has exited is not.
+        until("it is admitted", || !server.handle.connections().is_empty());
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        assert!(child.wait().unwrap().success());
+        ends.wait_for(CloseReason::Finished);
+        assert_eq!(*said.lock().unwrap(), Some(BULK), "{choice:?}");
+        assert_eq!(server.stop(), Outcome::Drained);
+    }
+}
+
+#[test]
+fn what_is_left_after_a_reload_is_served_for_half_close_timeout_at_most() {
+    let mut before = Rules::new(policy(&[]));
+    before.timeouts = Arc::new(Timeouts {
+        half_close: Some(Duration::from_millis(50)),
+        ..Timeouts::default()
+    });
+    let mut by_process = Rules::new(policy(&[&by_name()]));
+    let checker = Checker::start(CheckerConfig::default()).unwrap();
+    by_process.inspector = Inspector::new(Pins::default(), Some(checker));
+    for threads in 0..ALL.len() {
+        // Nobody holds the socket, and the session doesn't look for the end of what came.
+        check_after(
+            &before,
+            Some(&by_process),
+            Arc::new(Busy),
+            threads,
+            "",
+            CloseReason::PeerExited,
+        );
+    }
 }

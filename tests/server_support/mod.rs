@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use secure_socket::admission::Limits;
 use secure_socket::ids::Uid;
-use secure_socket::listener::{Address, Listener, Options, SocketPath};
+use secure_socket::listener::{Address, Listener, Options, Sealed, SocketPath};
 use secure_socket::policy::{Numeric, Policy, Rule};
-use secure_socket::server::{Builder, Handle, Outcome, Overload, Rules};
+use secure_socket::server::{Builder, Handle, Observer, Outcome, Overload, Rules};
 use secure_socket::server::{Server, ServerError, Threads};
-use secure_socket::service::{Echo, Protocol};
+use secure_socket::service::{Echo, Protocol, Service};
 
 use crate::support::{PATIENCE, TempDir};
 
@@ -112,13 +112,31 @@ pub fn start_on(
     listening: impl FnOnce(Options) -> Options,
     further: impl FnOnce(Builder) -> Builder,
 ) -> Running {
+    run(listening, |listener| {
+        further(Server::with_protocol(listener, protocol, rules))
+    })
+}
+
+/// A blocking service on the pool.
+pub fn start_service(service: impl Service, rules: Rules, observer: Arc<dyn Observer>) -> Running {
+    let builder = |listener| {
+        Server::builder(listener, service)
+            .rules(rules)
+            .observer(observer)
+    };
+    run(|options| options, builder)
+}
+
+fn run(
+    listening: impl FnOnce(Options) -> Options,
+    builder: impl FnOnce(Listener<Sealed>) -> Builder,
+) -> Running {
     let dir = TempDir::new();
     let path = dir.join("s/echo");
     let address = Address::Unix(SocketPath::parse(path.as_os_str()).unwrap());
     let options = listening(Options::new(address).backlog(1024));
     let listener = Listener::bind(&options).unwrap().dangerously_unconfined();
-    let builder = Server::with_protocol(listener, protocol, rules);
-    let server = further(builder).build().unwrap();
+    let server = builder(listener).build().unwrap();
     let handle = server.handle();
     let thread = thread::spawn(move || server.run());
     Running {

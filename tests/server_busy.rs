@@ -360,8 +360,8 @@ fn read_slowly(mut connection: &Connection, said: &Mutex<Option<usize>>) -> io::
     Ok(())
 }
 
-#[test]
-fn a_service_reads_to_its_end_what_a_process_known_by_its_executable_left_behind() {
+#[track_caller]
+fn check_left_behind(before_writing: &str) {
     const BULK: usize = 150_000;
     let Some(mut rules) = by_executable() else {
         return;
@@ -372,7 +372,10 @@ fn a_service_reads_to_its_end_what_a_process_known_by_its_executable_left_behind
         let (observer, place) = (Arc::clone(&ends), Arc::clone(&said));
         let service = move |connection: &Connection| read_slowly(connection, &place);
         let server = start_service(service, rules.clone(), observer);
-        let script = format!("connect {};wait;bulk {BULK}", server.path.display());
+        let script = format!(
+            "connect {};wait;{before_writing}bulk {BULK}",
+            server.path.display()
+        );
         let mut child = run(&script);
         // Before that it is not admitted, as one that has exited is not.
         until("it is admitted", || !server.handle.connections().is_empty());
@@ -382,6 +385,17 @@ fn a_service_reads_to_its_end_what_a_process_known_by_its_executable_left_behind
         assert_eq!(*said.lock().unwrap(), Some(BULK), "{choice:?}");
         assert_eq!(server.stop(), Outcome::Drained);
     }
+}
+
+#[test]
+fn a_service_reads_to_its_end_what_a_process_known_by_its_executable_left_behind() {
+    check_left_behind("");
+}
+
+#[test]
+fn a_process_that_takes_long_to_exit_runs_no_other_program() {
+    // While its memory is freed it lives, and has no executable any more.
+    check_left_behind("memory 300000000;");
 }
 
 #[test]

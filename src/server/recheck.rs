@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::rules::Rules;
 use super::shared::Shared;
 use super::wards::Ward;
-use crate::peer::{Fact, Facts, Needs, Peer, ProcessFacts};
+use crate::peer::{Fact, Facts, Needs, Peer, ProcessFacts, Unreadable};
 use crate::policy::{Authorized, Denial, DenialReason};
 use crate::service::{CloseReason, Connection, Waker};
 use crate::sys;
@@ -29,6 +29,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 pub(super) struct Recheck {
     due: Instant,
     answer: Option<Arc<Mutex<Option<ProcessFacts>>>>,
+    /// Since when the process has had no memory, and so no executable to be seen.
+    unsure_since: Option<Instant>,
 }
 
 impl Recheck {
@@ -36,6 +38,7 @@ impl Recheck {
         Self {
             due: first,
             answer: None,
+            unsure_since: None,
         }
     }
 
@@ -109,6 +112,17 @@ impl Recheck {
         self.due = sys::time::after(now, shared.rules().between_rechecks());
         let mut facts = Facts::of(Fact::Unasked);
         facts.absorb(process);
+        if facts.exe == Fact::Unreadable(Unreadable::Changed) {
+            // On its way out, which takes the longer the more memory it had, or in the
+            // middle of execve(2): it is soon to be seen which.
+            let since = *self.unsure_since.get_or_insert(now);
+            if now < since + PATIENCE {
+                self.due = now + BETWEEN_LOOKS;
+                return None;
+            }
+        } else {
+            self.unsure_since = None;
+        }
         match authorized.still_holds(&facts) {
             Ok(()) => None,
             // A busy checker has seen nothing wrong; it is asked again.
@@ -277,10 +291,10 @@ pub(super) mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
-    use super::super::tests::{Bench, connection};
+    use super::super::tests::{Bench, connection, connection_running};
     use super::*;
     use crate::ids::Uid;
-    use crate::peer::{PidfdSource, Unreadable};
+    use crate::peer::PidfdSource;
     use crate::policy::{Numeric, Policy, Rule};
     use crate::service::{Kind, Timeouts};
 
@@ -299,6 +313,36 @@ pub(super) mod tests {
         // Without a checker the answer is there at once.
         assert_eq!(recheck.go_on(&bench.shared, &connection, None, due), None);
         assert!(recheck.has_answer());
+    }
+
+    #[test]
+    fn one_that_is_on_its_way_out_is_asked_for_again_for_a_while() {
+        let bench = Bench::new();
+        let (connection, _other_end) = connection_running();
+        let begin = Instant::now();
+        let tell = |recheck: &mut Recheck, why, now| {
+            let place = Place::default();
+            answer(&place, why);
+            recheck.answer = Some(place);
+            recheck.go_on(&bench.shared, &connection, None, now)
+        };
+        let mut recheck = Recheck::new(begin);
+        for round in 0..2 {
+            let begin = begin + PATIENCE * round;
+            let (first, last) = (begin, begin + PATIENCE - Duration::from_millis(1));
+            for now in [first, last] {
+                assert_eq!(tell(&mut recheck, Unreadable::Changed, now), None);
+                assert_eq!(recheck.due(), now + BETWEEN_LOOKS);
+            }
+            // One that is seen again has all of that time the next time.
+            assert_eq!(tell(&mut recheck, Unreadable::Busy, begin), None);
+        }
+        let exited = tell(&mut recheck, Unreadable::Gone, begin);
+        assert_eq!(exited, Some(CloseReason::PeerExited));
+        assert_eq!(tell(&mut recheck, Unreadable::Changed, begin), None);
+        let end = begin + PATIENCE;
+        let unseen = tell(&mut recheck, Unreadable::Changed, end);
+        assert_eq!(unseen, Some(CloseReason::ExecutableChanged));
     }
 
     pub(in crate::server) type Place = Arc<Mutex<Option<ProcessFacts>>>;

@@ -534,7 +534,7 @@ mod tests {
     #[test]
     fn a_verdict_that_has_come_outlives_the_process() {
         let mut left = Left::new();
-        answer(&left.place, Unreadable::Changed);
+        answer(&left.place, Unreadable::Permission);
         assert_eq!(left.step(true), CHANGED);
         assert_eq!(left.received(), 0);
     }
@@ -543,7 +543,7 @@ mod tests {
     fn a_verdict_that_was_awaited_when_the_process_exited_still_counts() {
         let mut left = Left::new();
         assert_eq!(left.step(true), Pace::Again);
-        answer(&left.place, Unreadable::Changed);
+        answer(&left.place, Unreadable::Permission);
         assert_eq!(left.step(false), CHANGED);
         assert_eq!(left.received(), 2);
     }
@@ -551,16 +551,22 @@ mod tests {
     #[test]
     fn nothing_is_heard_of_a_process_that_runs_another_program() {
         let mut left = Left::new();
-        answer(&left.place, Unreadable::Changed);
+        answer(&left.place, Unreadable::Permission);
         assert_eq!(left.step(false), CHANGED);
         assert_eq!(left.received(), 0);
     }
 
     #[test]
     fn that_the_process_has_exited_takes_nothing_of_what_it_sent() {
-        for told_by_pidfd in [false, true] {
+        let on_its_way_out = Unreadable::Changed;
+        let told = [
+            (Unreadable::Gone, false),
+            (Unreadable::Gone, true),
+            (on_its_way_out, true),
+        ];
+        for (answered, told_by_pidfd) in told {
             let mut left = Left::new();
-            answer(&left.place, Unreadable::Gone);
+            answer(&left.place, answered);
             let paces = [left.step(told_by_pidfd), left.step(false), left.step(false)];
             assert_eq!(paces, [Pace::Again; 3]);
             assert_eq!(left.received(), 5);

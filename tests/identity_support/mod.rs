@@ -398,6 +398,8 @@ pub fn run_script() {
                 say(value, &written.to_string());
             }
             "packets" => send_packets(value),
+            // Held to the end.
+            "memory" => std::mem::forget(vec![7_u8; value.parse().unwrap()]),
             "wait" => drop(std::io::stdin().read(&mut [0; 1])),
             "comm" => std::fs::write("/proc/self/comm", value).unwrap(),
             "ask" => {

@@ -152,7 +152,9 @@ fn status(bytes: &[u8]) -> (&'static str, Option<Form>) {
     }
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default();
-    let first = first.strip_suffix(b"\r").unwrap_or(first);
+    // A carriage return ends a line only together with a line feed.
+    let ended = bytes.contains(&b'\n');
+    let first = first.strip_suffix(b"\r").filter(|_| ended).unwrap_or(first);
     let Some(asked) = first.strip_prefix(b"GET").filter(|rest| {
         // The word ends here, or the line does.
         rest.is_empty() || rest.starts_with(b" ")

@@ -161,7 +161,10 @@ impl File {
                     let ended = rest.partition_point(|mark| mark.end <= sent);
                     next += ended;
                     self.backlog.count_written(ended);
-                    self.backoff.succeeded();
+                    if ended > 0 {
+                        // A part may be taken back, and the next try end there as well.
+                        self.backoff.succeeded();
+                    }
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::FBIG) if self.shrink(sent - start) => {
@@ -402,5 +405,63 @@ impl Sink for File {
 
     fn take_notice(&mut self) -> Option<String> {
         (!self.notices.is_empty()).then(|| self.notices.remove(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::lines::Mark;
+    use super::*;
+    use std::os::unix::fs::DirBuilderExt;
+
+    /// The most that a file here may have.
+    fn largest(file: &File) -> u64 {
+        let (mut fits, mut too_large) = (0, 1 << 63);
+        while too_large - fits > 1 {
+            let middle = fits + (too_large - fits) / 2;
+            match fs::ftruncate(&file.open.descriptor, middle) {
+                Ok(()) => fits = middle,
+                Err(_) => too_large = middle,
+            }
+        }
+        fits
+    }
+
+    #[test]
+    fn a_file_that_takes_parts_of_lines_only_is_tried_less_and_less() {
+        let name = format!("secure_socket-parts-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .unwrap();
+        let directory = Directory::open(&path.join("log"), None).unwrap();
+        let mut spec = FileSpec::new(path.join("log"));
+        spec.max_size = 0;
+        let mut file = File::open(spec, Arc::new(directory), Box::new(|| ())).unwrap();
+        // So that no roll succeeds.
+        let last = "log.99999999-999999.999999";
+        file.newest = Archive::parse("log".as_ref(), last.as_ref());
+        assert!(behind(file.newest.as_ref().unwrap()).is_err());
+        file.open.size = largest(&file) - 10;
+        let size = file.open.size;
+        fs::ftruncate(&file.open.descriptor, size).unwrap();
+        let mut lines = Lines::default();
+        let mark = Mark {
+            end: 0,
+            severity: super::super::Severity::Info,
+            micros: 1,
+        };
+        lines.push(&[b'x'; 100], &mark);
+        let mut now = Instant::now();
+        file.write(&lines, now);
+        for _ in 0..20 {
+            now += Duration::from_secs(2);
+            file.retry(now);
+            assert_eq!((file.backlog.len(), file.backlog.torn()), (1, 0));
+        }
+        std::fs::remove_dir_all(path).unwrap();
+        assert_eq!(file.open.size, size);
+        assert!(file.backoff.failures > 10, "{:?}", file.backoff);
     }
 }

@@ -352,14 +352,31 @@ fn send_datagram(socket: &OwnedFd, line: &[u8], udp: bool) -> Result<usize, Errn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use rustix::net::{bind, getsockname, listen};
+    use std::net::{TcpListener, UdpSocket};
+
+    /// A port that refuses until somebody listens with the socket, and that nobody else
+    /// can take meanwhile.
+    fn refusing() -> (OwnedFd, RemoteAddress) {
+        let kind = SocketType::STREAM;
+        let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None).unwrap();
+        bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
+        (socket, RemoteAddress::Tcp(address))
+    }
+
+    /// The same: a socket that hears nobody but itself.
+    fn refusing_datagrams() -> (UdpSocket, RemoteAddress) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        socket.connect(address).unwrap();
+        (socket, RemoteAddress::Udp(address))
+    }
 
     #[test]
     fn a_server_that_refuses_is_tried_less_and_less() {
-        let address = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .unwrap();
-        for to in [RemoteAddress::Tcp(address), RemoteAddress::Udp(address)] {
+        let ((_tcp, tcp), (_udp, udp)) = (refusing(), refusing_datagrams());
+        for to in [tcp, udp] {
             let mut remote = Remote::new(to.clone());
             let tries = tries(&mut remote, 1);
             // The first ones are 0.1, 0.2, 0.4 s apart, those after some minutes 30 s, and
@@ -371,14 +388,12 @@ mod tests {
 
     #[test]
     fn at_the_end_a_server_is_asked_whether_it_is_back() {
-        let address = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .unwrap();
-        let mut remote = Remote::new(RemoteAddress::Tcp(address));
+        let (server, address) = refusing();
+        let mut remote = Remote::new(address);
         tries(&mut remote, 1);
         let later = Instant::now() + Duration::from_secs(600);
         remote.backoff.failed(later);
-        let _back = TcpListener::bind(address).unwrap();
+        listen(&server, 1).unwrap();
         remote.retry(later);
         assert!(matches!(remote.link, Link::Down));
         remote.try_at_last();

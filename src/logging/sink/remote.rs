@@ -208,11 +208,14 @@ impl Remote {
         }
     }
 
-    fn flush(&mut self, now: Instant) {
+    /// Sends what there is room for. With `fresh` lines a connection is tried in any
+    /// case: it may have taken a few and have room for more long before the pause is over.
+    fn flush(&mut self, fresh: bool, now: Instant) {
         if matches!(self.link, Link::Down) && self.backoff.is_over(now) {
             self.dial(now);
         }
-        if !self.pause.is_over(now) {
+        let is_tried = fresh && matches!(self.link, Link::Up(_));
+        if !is_tried && !self.pause.is_over(now) {
             return;
         }
         self.settle_if_connecting(now);
@@ -233,7 +236,12 @@ impl Remote {
                     self.pause.succeeded();
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN | Errno::NOBUFS) => return self.pause.failed(now),
+                Err(Errno::AGAIN | Errno::NOBUFS) => {
+                    if self.pause.is_over(now) {
+                        self.pause.failed(now);
+                    }
+                    return;
+                }
                 Err(Errno::MSGSIZE) => self.backlog.lose_next("a line is longer than a datagram"),
                 Err(errno) => self.broke(errno, now),
             }
@@ -260,12 +268,14 @@ impl Sink for Remote {
         }
         self.backlog.take(&framed);
         self.framed = framed;
-        self.retry(now);
+        if !self.backlog.is_empty() {
+            self.flush(true, now);
+        }
     }
 
     fn retry(&mut self, now: Instant) {
         if !self.backlog.is_empty() {
-            self.flush(now);
+            self.flush(false, now);
         }
     }
 
@@ -443,6 +453,26 @@ mod tests {
         let looks = tries(&mut remote, 100_000);
         assert!(matches!(remote.link, Link::Up(_)) && !remote.backlog.is_empty());
         assert!(looks < 10_000, "{looks}");
+    }
+
+    #[test]
+    fn fresh_lines_do_not_wait_for_a_server_that_has_room_again() {
+        let path = std::env::temp_dir().join(format!("secure_socket-log-{}", std::process::id()));
+        let server = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        server.set_nonblocking(true).unwrap();
+        let read = || std::iter::from_fn(|| server.recv(&mut [0; 200]).ok()).count();
+        let mut remote = Remote::new(RemoteAddress::Unix(path.clone()));
+        let now = Instant::now();
+        remote.write(&lines(5000), now);
+        std::fs::remove_file(path).unwrap();
+        assert!(read() > 0 && remote.retry_at().is_some_and(|at| at > now));
+        // As little time passes between batches as a server needs to read.
+        for _ in 0..10 {
+            remote.retry(now);
+            assert_eq!(read(), 0);
+            remote.write(&lines(1), now);
+            assert!(read() > 0);
+        }
     }
 
     /// How often it wants to be asked again within 10 minutes with these lines, which pass

@@ -132,11 +132,12 @@ struct Logging {
 }
 
 impl Logging {
-    fn start(stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Self {
+    fn start(stdout: impl Into<Stdio>, stderr: impl Into<Stdio>, options: &[&str]) -> Self {
         let dir = TempDir::new();
         let child = Command::new(env!("CARGO_BIN_EXE_secure_socket"))
             .arg(format!("socket_path={}", dir.join("run/s").display()))
             .args(["log_rate=0", "verbosity=10", "stop_timeout=1s"])
+            .args(options)
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)
@@ -214,7 +215,7 @@ fn a_stream_into_a_file_goes_on_where_a_full_disk_stopped_it() {
     };
     fs::write(disk.0.join("ballast"), vec![b'x'; 900 << 10]).unwrap();
     let out = disk.0.join("out");
-    let mut daemon = Logging::start(fs::File::create(&out).unwrap(), Stdio::null());
+    let mut daemon = Logging::start(fs::File::create(&out).unwrap(), Stdio::null(), &[]);
     let mut served = fill(&daemon, &out);
     let full = fs::metadata(&out).unwrap().len();
     for _ in 0..50 {
@@ -237,7 +238,7 @@ fn a_stream_into_a_file_goes_on_where_a_full_disk_stopped_it() {
 /// Gives its status, and what it said on stderr. No line of stdout begins in another.
 #[track_caller]
 fn end_with_a_slow_reader(signals: u32) -> (ExitStatus, String) {
-    let mut daemon = Logging::start(Stdio::piped(), Stdio::piped());
+    let mut daemon = Logging::start(Stdio::piped(), Stdio::piped(), &[]);
     let mut stdout: ChildStdout = daemon.child.stdout.take().unwrap();
     let over = AtomicBool::new(false);
     let mut read = Vec::new();
@@ -286,4 +287,38 @@ fn a_second_signal_ends_what_waits_for_a_slow_reader() {
     let (status, said) = end_with_a_slow_reader(2);
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("lost in all "), "{said}");
+}
+
+#[test]
+fn the_total_counts_every_line_that_a_full_disk_did_not_take() {
+    needs!(root);
+    let Some(disk) = Tmpfs::mount() else {
+        return support::skip("mount");
+    };
+    fs::write(disk.0.join("ballast"), vec![b'x'; 900 << 10]).unwrap();
+    let dir = TempDir::new();
+    let (full, all) = (disk.0.join("log"), dir.join("all"));
+    let mut daemon = Logging::start(
+        fs::File::create(&all).unwrap(),
+        Stdio::piped(),
+        &[
+            "log_target=file,stdout",
+            &format!("log_file={}", full.display()),
+        ],
+    );
+    fill(&daemon, &full);
+    signal(&daemon.child, "TERM");
+    assert_eq!(daemon.wait().code(), Some(0));
+    let all = fs::read_to_string(all).unwrap();
+    let written = fs::read_to_string(&full).unwrap().matches('\n').count();
+    let mut said = String::new();
+    let mut stderr = daemon.child.stderr.take().unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    let (_, lost) = said.split_once(" lost in all ").expect(&said);
+    let (lost, _) = lost.split_once(' ').unwrap();
+    let (before, _) = all.split_once(" lost in all ").expect(&all);
+    assert_eq!(
+        written + lost.parse::<usize>().unwrap(),
+        before.matches('\n').count()
+    );
 }

@@ -6,7 +6,7 @@
 
 use super::builder::Builder;
 use super::shared::{HURRY_LIMIT, Phase, STOP_LIMIT, Shared, Taker};
-use super::sink::complain;
+use super::sink::complain_at_last;
 use super::sink::compress::{Compressor, Handle};
 use super::sink::remote::RemoteAddress;
 use super::writer::Writer;
@@ -366,7 +366,7 @@ impl Guard {
         let writer = await_writer(&self.ends, &mut look);
         shared.set_phase(Phase::After);
         let Some(mut writer) = writer else {
-            complain("the writer hangs and is left: the last lines may be missing");
+            complain_at_last("the writer hangs and is left: the last lines may be missing");
             return false;
         };
         let _ = thread.join();

@@ -107,7 +107,7 @@ impl Outlet {
     /// Gives up what waits, for the end; but a line that is partly written may be
     /// ended, so that the last words of all do not begin in it.
     pub(super) fn give_up(&mut self, shared: &Shared) {
-        self.sink.backlog().lose_untouched("the logger stopped");
+        self.sink.backlog().lose_but_torn("the logger stopped");
         self.take_loss(shared);
     }
 

@@ -16,7 +16,7 @@ use super::message::Message;
 use super::outlet::Outlet;
 use super::ring::Position;
 use super::shared::Shared;
-use super::sink::complain;
+use super::sink::complain_at_last;
 use super::site::Site;
 use super::{limited, line};
 use std::fmt;
@@ -336,7 +336,7 @@ impl Writer {
         if lost.lines() > 0 {
             self.say(shared, format_args!("lost in all {lost}"));
             self.deliver(Instant::now());
-            complain(&format!("lost in all {lost}"));
+            complain_at_last(&format!("lost in all {lost}"));
         }
     }
 }

@@ -220,11 +220,12 @@ impl Backlog {
         }
     }
 
-    /// Gives everything up that is not partly written.
-    pub(super) fn lose_untouched(&mut self, cause: impl ToString) {
+    /// Counts everything as lost, and gives it up; but the rest of a line that is partly
+    /// written stays.
+    pub(super) fn lose_but_torn(&mut self, cause: impl ToString) {
         let kept = usize::from(self.torn() > 0);
         let first = self.next + kept;
-        for mark in self.lines.marks.get(first..).unwrap_or_default() {
+        for mark in self.lines.marks.get(self.next..).unwrap_or_default() {
             self.loss.add(mark.severity, mark.micros);
             self.cause = cause.to_string();
             self.failing = true;
@@ -359,6 +360,12 @@ pub(super) fn complain(what: &str) {
         return;
     }
     *last = Some(now);
+    complain_at_last(what);
+}
+
+/// The same at the end, where nothing comes after it, whatever was said in the same
+/// second.
+pub(super) fn complain_at_last(what: &str) {
     let mut line = String::from("secure_socket: log: ");
     super::escape::line(what, &mut line);
     line.push('\n');
@@ -411,9 +418,9 @@ mod tests {
             let end = backlog.end();
             backlog.advance(written);
             let waited = backlog.len();
-            backlog.lose_untouched("x");
+            backlog.lose_but_torn("x");
             assert_eq!((backlog.len(), backlog.unsent().len()), (kept, unsent));
-            let lost = u64::try_from(waited - kept).unwrap();
+            let lost = u64::try_from(waited).unwrap();
             assert_eq!((backlog.loss().lines(), backlog.end()), (lost, end));
             assert_eq!(backlog.is_past(end), kept == 0);
             assert!(add(&mut backlog, Severity::Info, 2));

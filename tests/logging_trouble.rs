@@ -234,59 +234,102 @@ fn a_stream_into_a_file_goes_on_where_a_full_disk_stopped_it() {
     assert!(text.contains("stdout: No space left on device"), "{text}");
 }
 
-/// Ends a daemon that has much to say to one who reads little, by so many signals.
-/// Gives its status, and what it said on stderr. No line of stdout begins in another.
+/// What a daemon that had much to say left when it ended.
+struct Ended {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+}
+
+/// Ends a daemon that served so many times to somebody who reads its stdout like this, until
+/// it is over. The second signal of two comes after this time. No line begins in another.
 #[track_caller]
-fn end_with_a_slow_reader(signals: u32) -> (ExitStatus, String) {
+fn end_with_a_reader(
+    served: usize,
+    second: Option<Duration>,
+    reads: impl FnOnce(&mut ChildStdout, &AtomicBool) -> Vec<u8> + Send,
+) -> Ended {
     let mut daemon = Logging::start(Stdio::piped(), Stdio::piped(), &[]);
     let mut stdout: ChildStdout = daemon.child.stdout.take().unwrap();
     let over = AtomicBool::new(false);
-    let mut read = Vec::new();
-    let status = thread::scope(|scope| {
-        // Much more than a pipe holds, and than is read until the test gives up.
-        for _ in 0..400 {
+    let (status, mut read) = thread::scope(|scope| {
+        for _ in 0..served {
             daemon.serve();
         }
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                let mut some = [0; 4096];
-                let length = stdout.read(&mut some).unwrap();
-                read.extend_from_slice(&some[..length]);
-                thread::sleep(Duration::from_millis(500));
-            }
-            stdout.read_to_end(&mut read).unwrap();
-        });
+        let reader = scope.spawn(|| reads(&mut stdout, &over));
         signal(&daemon.child, "TERM");
         wait_until(|| !daemon.socket().exists());
-        for _ in 1..signals {
+        if let Some(later) = second {
+            thread::sleep(later);
             signal(&daemon.child, "TERM");
         }
         let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| daemon.wait()));
         over.store(true, Ordering::Relaxed);
-        status
+        (status, reader.join().unwrap())
     });
     let status = status.expect("it goes on");
-    let text = String::from_utf8(read).unwrap();
-    let (whole, _) = text.rsplit_once('\n').unwrap();
+    stdout.read_to_end(&mut read).unwrap();
+    let stdout = String::from_utf8(read).unwrap();
+    let (whole, _) = stdout.rsplit_once('\n').unwrap();
     all_are_whole(&format!("{whole}\n"));
-    let mut said = String::new();
-    let mut stderr = daemon.child.stderr.take().unwrap();
-    stderr.read_to_string(&mut said).unwrap();
-    (status, said)
+    let mut stderr = String::new();
+    let mut said = daemon.child.stderr.take().unwrap();
+    said.read_to_string(&mut stderr).unwrap();
+    Ended {
+        status,
+        stdout,
+        stderr,
+    }
+}
+
+/// Reads a little at a time, at most so often.
+fn read_slowly(stdout: &mut ChildStdout, over: &AtomicBool, every: Duration) -> Vec<u8> {
+    let mut read = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        let mut some = [0; 4096];
+        let length = stdout.read(&mut some).unwrap();
+        read.extend_from_slice(&some[..length]);
+        thread::sleep(every);
+    }
+    read
 }
 
 #[test]
-fn a_reader_that_is_slow_does_not_hold_up_the_end() {
-    let (status, said) = end_with_a_slow_reader(1);
-    assert_eq!(status.code(), Some(0), "{said}");
-    assert!(said.contains("lost in all "), "{said}");
+fn a_reader_that_is_slow_but_reads_gets_every_line() {
+    let begun = Instant::now();
+    let ended = end_with_a_reader(800, None, |stdout, over| {
+        read_slowly(stdout, over, Duration::from_millis(250))
+    });
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    assert_eq!(ended.stderr, "");
+    assert!(admitted(&ended.stdout) > 800, "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains(" stopped, exit code 0 "),
+        "{}",
+        ended.stdout
+    );
+    // Longer than one who does not read is waited for.
+    assert!(begun.elapsed() > Duration::from_secs(7));
+}
+
+#[test]
+fn a_reader_that_does_not_read_does_not_hold_up_the_end() {
+    let ended = end_with_a_reader(800, None, |_, _| Vec::new());
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("lost in all "), "{}", ended.stderr);
 }
 
 #[test]
 fn a_second_signal_ends_what_waits_for_a_slow_reader() {
-    let (status, said) = end_with_a_slow_reader(2);
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("lost in all "), "{said}");
+    // The later one when the end has been put off.
+    for later in [Duration::ZERO, Duration::from_secs(2)] {
+        // Much more than a pipe holds, and than is read until the test gives up.
+        let ended = end_with_a_reader(1500, Some(later), |stdout, over| {
+            read_slowly(stdout, over, Duration::from_millis(500))
+        });
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains("lost in all "), "{}", ended.stderr);
+    }
 }
 
 #[test]

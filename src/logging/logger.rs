@@ -312,7 +312,7 @@ impl log::Log for Installed {
 }
 
 /// Keeps the writer running. Dropped, it writes what was logged and ends the
-/// logger's threads; what is logged later goes to stderr.
+/// logger's threads, as [`Guard::shutdown`] does; what is logged later goes to stderr.
 #[derive(Debug)]
 #[must_use = "dropping the guard stops the logger"]
 pub struct Guard {
@@ -329,13 +329,15 @@ impl Guard {
     }
 
     /// Writes all that was logged, says what was lost, and ends the threads.
-    /// Sinks that are slow get 5 seconds in all, and a disk that hangs 5 more; what
-    /// they have not taken by then is lost. Gives whether the writer came to its end.
+    /// A sink that is slow is waited for, without bound; one that takes nothing for 5
+    /// seconds is given up, a disk that hangs after 10, and what they have not taken by
+    /// then is lost. Gives whether the writer came to its end.
     pub fn shutdown(self) -> bool {
         self.shutdown_unless(|| false)
     }
 
-    /// As [`Guard::shutdown`]; once `hurries` says so, 1 second is left instead of 5.
+    /// As [`Guard::shutdown`]; once `hurries` says so, 1 second is left, whatever sinks
+    /// take, and a second more for a disk that hangs.
     /// It is asked every few milliseconds while the logger waits, on the calling
     /// thread, and not again after its first yes.
     pub fn shutdown_unless(mut self, hurries: impl FnMut() -> bool) -> bool {
@@ -351,7 +353,7 @@ impl Guard {
         }
         let shared = &self.logger.0.shared;
         limited::summarise_all();
-        // Now begins its time.
+        // Now begins its time; the writer puts its end off while sinks take lines.
         shared.stop_by();
         shared.stop.store(true, Ordering::SeqCst);
         shared.queue.wake();

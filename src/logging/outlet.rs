@@ -3,10 +3,11 @@
 
 use super::flush::Progress;
 use super::loss::Loss;
-use super::shared::{Shared, SinkState};
+use super::shared::{STOP_LIMIT, Shared, SinkState};
 use super::sink::Sink;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// See the module.
 pub(super) struct Outlet {
@@ -20,6 +21,17 @@ pub(super) struct Outlet {
     lost: u64,
     /// The end of the lines that a flush waits for.
     flush_end: u64,
+    /// In a stop, after the first try.
+    patience: Option<Patience>,
+}
+
+/// How long a stop waits for a sink.
+struct Patience {
+    /// When the sink was last tried, and what it had taken by then.
+    tried: Instant,
+    taken: u64,
+    /// When it last took something, or the stop began.
+    since: Instant,
 }
 
 impl Outlet {
@@ -31,6 +43,7 @@ impl Outlet {
             announced: false,
             lost: 0,
             flush_end: 0,
+            patience: None,
         }
     }
 
@@ -104,7 +117,36 @@ impl Outlet {
         Some(format!("{}: lost {loss}: {cause}", self.state.name))
     }
 
-    /// Gives up what waits, for the end; but a line that is partly written may be
+    /// Notes a try in a stop. Gives whether the sink took something since the last.
+    pub(super) fn was_tried(&mut self, now: Instant) -> bool {
+        let taken = self.sink.backlog().taken();
+        let patience = self.patience.get_or_insert(Patience {
+            tried: now,
+            taken,
+            since: now,
+        });
+        let took = taken != patience.taken;
+        (patience.tried, patience.taken) = (now, taken);
+        if took {
+            patience.since = now;
+        }
+        took
+    }
+
+    /// Whether a stop waits for it: it takes something now and then, and tries again
+    /// before it would be given up.
+    pub(super) fn has_hope(&mut self, stop_by: Instant) -> bool {
+        let Some(patience) = &self.patience else {
+            return self.waiting() > 0;
+        };
+        let until = patience.since + STOP_LIMIT;
+        // Others may have held up the writer since it was tried.
+        let is_patient = patience.tried < until;
+        let retry_at = self.sink.retry_at();
+        is_patient && self.waiting() > 0 && retry_at.is_none_or(|at| at < until.min(stop_by))
+    }
+
+    /// Gives up what waits, for the end; but a line that is partly written may yet be
     /// ended, so that the last words of all do not begin in it.
     pub(super) fn give_up(&mut self, shared: &Shared) {
         self.sink.backlog().lose_but_torn("the logger stopped");

@@ -30,10 +30,11 @@ use std::time::{Duration, Instant};
 /// crate's flush for all lines.
 pub(super) const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a stop waits for sinks that are slow and for callers that are at their
-/// lines, in all; and again as long for a disk that hangs.
+/// How long a stop waits for callers that are at their lines and for sinks, from the
+/// last moment on at which one of them took something; and again as long for a disk
+/// that hangs.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// The same from the moment on when it has to hurry.
+/// The same from the moment on when it has to hurry, whatever sinks take.
 pub(super) const HURRY_LIMIT: Duration = Duration::from_secs(1);
 
 /// The writer's life.
@@ -78,9 +79,16 @@ pub(super) struct Shared {
     pub(super) flushes: Flushes,
     pub(super) reopen: AtomicBool,
     pub(super) stop: AtomicBool,
-    /// When a stop waits no more.
-    stop_by: Mutex<Option<Instant>>,
+    stop_by: Mutex<Option<StopBy>>,
     pub(super) taker: Mutex<Taker>,
+}
+
+/// When a stop waits no more.
+#[derive(Clone, Copy)]
+struct StopBy {
+    at: Instant,
+    /// Nothing puts it off.
+    hurries: bool,
 }
 
 /// Who takes lines from the queue.
@@ -302,16 +310,36 @@ impl Shared {
         }
     }
 
-    /// When a stop waits no more. The first to ask begins its time.
+    /// When a stop waits no more, as of now. The first to ask begins its time.
     pub(super) fn stop_by(&self) -> Instant {
-        let mut by = self.stop_by.lock().unwrap_or_else(PoisonError::into_inner);
-        *by.get_or_insert_with(|| Instant::now() + STOP_LIMIT)
+        self.change_stop_by(|_| ())
+    }
+
+    /// A sink took something at this moment: the stop goes on, unless it hurries.
+    pub(super) fn put_stop_off(&self, now: Instant) {
+        self.change_stop_by(|by| {
+            if !by.hurries {
+                by.at = by.at.max(now + STOP_LIMIT);
+            }
+        });
     }
 
     /// The stop has to hurry.
     pub(super) fn hurry(&self) {
-        let by = self.stop_by().min(Instant::now() + HURRY_LIMIT);
-        *self.stop_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(by);
+        self.change_stop_by(|by| {
+            by.at = by.at.min(Instant::now() + HURRY_LIMIT);
+            by.hurries = true;
+        });
+    }
+
+    fn change_stop_by(&self, change: impl FnOnce(&mut StopBy)) -> Instant {
+        let mut by = self.stop_by.lock().unwrap_or_else(PoisonError::into_inner);
+        let by = by.get_or_insert_with(|| StopBy {
+            at: Instant::now() + STOP_LIMIT,
+            hurries: false,
+        });
+        change(by);
+        by.at
     }
 
     /// Counts lines that the queue dropped.

@@ -213,7 +213,7 @@ impl Writer {
         let now = Instant::now();
         self.take_dropped(shared, now, taken < BATCH);
         self.say_sink_losses(shared);
-        self.deliver(now);
+        self.deliver(shared, now);
         taken
     }
 
@@ -224,13 +224,20 @@ impl Writer {
         }
     }
 
-    fn deliver(&mut self, now: Instant) {
+    fn deliver(&mut self, shared: &Shared, now: Instant) {
+        let stops = shared.stop.load(Ordering::Relaxed);
         for outlet in &mut self.outlets {
             match self.editions.get(outlet.edition).map(Edition::lines) {
                 Some(lines) if !lines.is_empty() => outlet.sink.write(lines, now),
                 _ => outlet.sink.retry(now),
             }
             outlet.publish();
+            if stops {
+                let now = Instant::now();
+                if outlet.was_tried(now) {
+                    shared.put_stop_off(now);
+                }
+            }
         }
         self.editions.iter_mut().for_each(Edition::clear);
     }
@@ -295,9 +302,9 @@ impl Writer {
         }
     }
 
-    /// Waits for sinks that are behind, until the stop has its time, or until none of
-    /// them tries again before that. Takes no more lines from the queue: whoever goes on
-    /// logging would keep them behind. `look` may shorten the time.
+    /// Waits for sinks that are behind, as long as one takes something now and then, and
+    /// the stop need not hurry. Takes no more lines from the queue: whoever goes on
+    /// logging would keep them behind. `look` may make it hurry.
     fn finish(&mut self, shared: &Shared, look: &mut dyn FnMut()) {
         for outlet in &mut self.outlets {
             outlet.sink.try_at_last();
@@ -305,13 +312,9 @@ impl Writer {
         while self.waiting() > 0 {
             look();
             self.say_sink_losses(shared);
-            self.deliver(Instant::now());
+            self.deliver(shared, Instant::now());
             let end = shared.stop_by();
-            let has_hope = |outlet: &mut Outlet| {
-                let retry_at = outlet.sink.retry_at();
-                outlet.waiting() > 0 && retry_at.is_none_or(|at| at < end)
-            };
-            if Instant::now() >= end || !self.outlets.iter_mut().any(has_hope) {
+            if Instant::now() >= end || !self.outlets.iter_mut().any(|o| o.has_hope(end)) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -328,14 +331,14 @@ impl Writer {
         self.drain_whole(shared, look);
         self.finish(shared, look);
         self.say_dropped(shared, Instant::now());
-        self.deliver(Instant::now());
+        self.deliver(shared, Instant::now());
         for outlet in &mut self.outlets {
             outlet.give_up(shared);
         }
         let lost = shared.lost();
         if lost.lines() > 0 {
             self.say(shared, format_args!("lost in all {lost}"));
-            self.deliver(Instant::now());
+            self.deliver(shared, Instant::now());
             complain_at_last(&format!("lost in all {lost}"));
         }
     }

@@ -42,7 +42,7 @@ pub(crate) static KEYS: &[Key] = &[
         .example("8h"),
     Key::new("stop_timeout", time(), Preset::Value("10s"))
         .live()
-        .help("How long a graceful stop waits for open connections. After it, what was logged is written; sinks that are slow have 5 s for that in all, a disk that hangs 5 s more, and what they have not taken by then is lost and counted. A second TERM or INT leaves them 1 s.")
+        .help("How long a graceful stop waits for open connections. After it, what was logged is written, however slow a sink is; one that takes nothing for 5 s is given up, a disk that hangs after 10 s, and what they have not taken by then is lost and counted. A second TERM or INT leaves them 1 s, a disk that hangs 2 s.")
         .example("30s"),
     Key::new("max_connections_per_uid", number(1, 65_535), Preset::Follows("all of `max_connections` where the rules can admit only one uid, else half"))
         .live()

@@ -72,6 +72,10 @@ pub(super) struct Backlog {
     loss: Loss,
     cause: String,
     written: u64,
+    /// Bytes and lines that were written: grows with any progress, and only then.
+    taken: u64,
+    /// Bytes that were written, and have to be again: they are no progress then.
+    again: usize,
     /// Lines that waited here and do no more: written, or given up.
     passed: u64,
     /// The last thing that happened was a success.
@@ -161,11 +165,25 @@ impl Backlog {
             self.add(line, mark);
         }
         self.sent += torn;
+        self.count_bytes(torn);
+    }
+
+    /// What was written until now, in a measure of its own: whoever remembers it learns
+    /// whether there was any progress since.
+    pub(super) const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    fn count_bytes(&mut self, bytes: usize) {
+        let fresh = bytes.saturating_sub(self.again);
+        self.again = self.again.saturating_sub(bytes);
+        self.taken += u64::try_from(fresh).unwrap_or(0);
     }
 
     /// Notes that bytes were written; gives the number of lines ended.
     pub(super) fn advance(&mut self, bytes: usize) {
         self.sent += bytes;
+        self.count_bytes(bytes);
         let ended = self
             .lines
             .marks
@@ -179,12 +197,15 @@ impl Backlog {
 
     /// Takes back what was written of the next line: it goes elsewhere, whole.
     pub(super) fn rewind_line(&mut self) {
+        self.again += self.torn();
         self.sent = self.lines.start(self.next).min(self.sent);
     }
 
     /// Notes that everything before byte `sent` is written, and what `other`
     /// counted meanwhile.
     pub(super) fn moved_to(&mut self, sent: usize, other: Self) {
+        self.again += self.sent.saturating_sub(sent);
+        self.count_bytes(sent.saturating_sub(self.sent));
         self.sent = sent;
         let ended = self
             .lines
@@ -209,7 +230,7 @@ impl Backlog {
         };
         self.loss.add(mark.severity, mark.micros);
         self.set_cause(cause);
-        self.sent = mark.end;
+        (self.sent, self.again) = (mark.end, 0);
         self.pass(1);
     }
 
@@ -249,7 +270,9 @@ impl Backlog {
 
     pub(super) fn count_written(&mut self, lines: usize) {
         self.failing &= lines == 0;
-        self.written += u64::try_from(lines).unwrap_or(0);
+        let lines = u64::try_from(lines).unwrap_or(0);
+        self.written += lines;
+        self.taken += lines;
     }
 
     pub(super) fn take_written(&mut self) -> u64 {
@@ -443,5 +466,30 @@ mod tests {
         backlog.lose_all("x");
         assert!(backlog.is_past(backlog.end()));
         assert_eq!(backlog.end(), 3);
+    }
+
+    #[test]
+    fn what_is_written_again_is_no_progress() {
+        let mut backlog = Backlog::default();
+        (0..4).for_each(|_| assert!(add(&mut backlog, Severity::Info, 10)));
+        let mut took = |change: &dyn Fn(&mut Backlog)| {
+            let before = backlog.taken();
+            change(&mut backlog);
+            backlog.taken() > before
+        };
+        assert!(took(&|b| b.advance(5)));
+        for _ in 0..3 {
+            assert!(!took(&Backlog::rewind_line));
+            assert!(!took(&|b| b.advance(3)));
+            assert!(!took(&|b| b.advance(2)));
+        }
+        assert!(took(&|b| b.advance(1)));
+        // A file took a part of a line back, and then all of it.
+        assert!(!took(&|b| b.moved_to(0, Backlog::default())));
+        assert!(!took(&|b| b.moved_to(6, Backlog::default())));
+        assert!(took(&|b| b.moved_to(10, Backlog::default())));
+        assert!(took(&|b| b.advance(2)));
+        assert!(!took(&|b| b.lose_next("x")));
+        assert!(took(&|b| b.advance(1)));
     }
 }

@@ -1,6 +1,7 @@
 //! The end of a logger while others go on logging.
 
-use super::super::shared::Phase;
+use super::super::lines::Mark;
+use super::super::shared::{HURRY_LIMIT, Phase, STOP_LIMIT};
 use super::*;
 use std::sync::mpsc::channel;
 
@@ -162,4 +163,84 @@ fn what_waits_for_a_later_try_is_tried_at_the_end() {
     (0..10).for_each(|number| log(&*log_to, number));
     assert!(guard.shutdown());
     assert_eq!(lines.load(Ordering::Relaxed), 10);
+}
+
+/// Takes what it is told to, and tries again then.
+struct Slow {
+    backlog: Backlog,
+    retry_at: Option<Instant>,
+}
+
+impl Sink for Slow {
+    fn write(&mut self, _lines: &Lines, _now: Instant) {}
+
+    fn retry(&mut self, _now: Instant) {}
+
+    fn backlog(&mut self) -> &mut Backlog {
+        &mut self.backlog
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+}
+
+#[test]
+fn a_stop_waits_for_a_sink_as_long_as_it_takes_something_now_and_then() {
+    let begin = Instant::now();
+    let (short, far) = (Duration::from_millis(1), begin + 100 * STOP_LIMIT);
+    let outlet_that_tries = |retry_at| {
+        let mut backlog = Backlog::default();
+        let mark = Mark {
+            end: 0,
+            severity: Severity::Info,
+            micros: 1,
+        };
+        backlog.add(b"0123456789", &mark);
+        let state = SinkState {
+            name: "slow".into(),
+            counters: Counters::default(),
+        };
+        Outlet::new(Box::new(Slow { backlog, retry_at }), Arc::new(state), 0)
+    };
+    let mut outlet = outlet_that_tries(None);
+    let mut now = begin;
+    assert!(!outlet.was_tried(now) && outlet.has_hope(far));
+    for _ in 0..9 {
+        assert!(!outlet.was_tried(now + STOP_LIMIT - short) && outlet.has_hope(far));
+        outlet.sink.backlog().advance(1);
+        now += STOP_LIMIT;
+        assert!(outlet.was_tried(now) && outlet.has_hope(far));
+    }
+    assert!(!outlet.was_tried(now + STOP_LIMIT) && !outlet.has_hope(far));
+    outlet.sink.backlog().advance(1);
+    assert!(outlet.was_tried(now + STOP_LIMIT) && !outlet.has_hope(far));
+
+    for (later, stop_by, expected) in [
+        (STOP_LIMIT - short, far, true),
+        (STOP_LIMIT, far, false),
+        (HURRY_LIMIT - short, begin + HURRY_LIMIT, true),
+        (HURRY_LIMIT, begin + HURRY_LIMIT, false),
+    ] {
+        let mut outlet = outlet_that_tries(Some(begin + later));
+        outlet.was_tried(begin);
+        assert_eq!(outlet.has_hope(stop_by), expected, "{later:?}");
+    }
+}
+
+#[test]
+fn progress_puts_a_stop_off_unless_it_hurries() {
+    let shared = setup(Overflow::Drop, Duration::ZERO, false).shared;
+    let first = shared.stop_by();
+    assert_eq!(shared.stop_by(), first);
+    let later = first + 9 * STOP_LIMIT;
+    shared.put_stop_off(later);
+    shared.put_stop_off(first);
+    assert_eq!(shared.stop_by(), later + STOP_LIMIT);
+    shared.hurry();
+    let hurried = shared.stop_by();
+    assert!(hurried <= Instant::now() + HURRY_LIMIT);
+    shared.put_stop_off(later);
+    shared.hurry();
+    assert_eq!(shared.stop_by(), hurried);
 }

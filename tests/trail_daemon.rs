@@ -7,6 +7,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -151,7 +152,7 @@ fn a_server_of_another_user_keeps_its_trail_and_rolls_it() {
     let dir = TempDir::new();
     let home = dir.join("home");
     fs::create_dir(&home).unwrap();
-    std::os::unix::fs::chown(&home, Some(20_100), Some(20_100)).unwrap();
+    chown(&home, Some(20_100), Some(20_100)).unwrap();
     let path = home.join("trail.jsonl");
     let daemon = Daemon::start(&[
         &format!("trail_file={}", path.display()),
@@ -224,22 +225,40 @@ fn the_head_goes_to_another_machine_and_shows_a_cut_end() {
     assert!(!other.status.success(), "{other:?}");
 }
 
-/// Stands before the C library: so many calls of fdatasync(2) succeed, later ones fail.
+/// Stands before the C library: so many calls of fdatasync(2) succeed, later ones take so
+/// long, where that is given, or fail.
 const FAILING_DISK: &str = r#"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
-static int left;
-__attribute__((constructor)) static void start(void) { left = atoi(getenv("SYNCS")); }
+static int left, seconds;
+__attribute__((constructor)) static void start(void) {
+    left = atoi(getenv("SYNCS"));
+    seconds = atoi(getenv("SECONDS"));
+}
+static long now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec;
+}
 int fdatasync(int fd) {
     if (__atomic_fetch_sub(&left, 1, __ATOMIC_SEQ_CST) > 0) return syscall(SYS_fdatasync, fd);
+    if (seconds > 0) {
+        for (long end = now() + seconds; now() < end;) {}
+        return syscall(SYS_fdatasync, fd);
+    }
     errno = EIO;
     return -1;
 }
 "#;
 
 fn daemon_on_failing_disk(dir: &TempDir, syncs: &str) -> Daemon {
+    daemon_on_disk(dir, syncs, "0", "each")
+}
+
+fn daemon_on_disk(dir: &TempDir, syncs: &str, seconds: &str, policy: &str) -> Daemon {
     let (source, library) = (dir.join("disk.c"), dir.join("disk.so"));
     fs::write(&source, FAILING_DISK).unwrap();
     let mut compiler = Command::new("cc");
@@ -247,9 +266,10 @@ fn daemon_on_failing_disk(dir: &TempDir, syncs: &str) -> Daemon {
     let built = compiler.arg(&library).arg(&source).status().unwrap();
     assert!(built.success());
     let mut command = Command::new(env!("CARGO_BIN_EXE_secure_socket"));
-    command.env("LD_PRELOAD", library).env("SYNCS", syncs);
+    command.env("LD_PRELOAD", library);
+    command.env("SYNCS", syncs).env("SECONDS", seconds);
     let (_, option) = trail_in(dir);
-    Daemon::spawn_by(command, &[&option, "trail_sync=each"])
+    Daemon::spawn_by(command, &[&option, &format!("trail_sync={policy}")])
 }
 
 #[test]
@@ -276,6 +296,77 @@ fn a_start_that_is_not_on_the_disk_is_none() {
     let log = daemon.log();
     assert!(log.contains("can't be synced to the disk"), "{log}");
     assert!(!log.contains("ready: "), "{log}");
+}
+
+/// Asks for the end twice, the second time while the disk is at the last line.
+fn stop_twice(daemon: &mut Daemon) -> Option<i32> {
+    daemon.wait_until_ready();
+    // So that the line of the start is on the disk, whatever the policy.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    daemon.signal("TERM");
+    while daemon.socket.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    daemon.signal("TERM");
+    let code = daemon.wait().code();
+    let log = daemon.log();
+    assert!(log.contains("not waiting any more"), "{log}");
+    code
+}
+
+#[test]
+fn a_second_signal_ends_what_waits_for_a_disk_that_hangs() {
+    needs!("cc");
+    for policy in ["each", "batch"] {
+        let dir = TempDir::new();
+        let mut daemon = daemon_on_disk(&dir, "1", "1000000", policy);
+        assert_eq!(stop_twice(&mut daemon), Some(1), "{}", daemon.log());
+        let log = daemon.log();
+        assert!(log.contains("hangs and is left"), "{log}");
+        assert!(log.contains("stopped, exit code 1"), "{log}");
+    }
+}
+
+#[test]
+fn a_second_signal_that_cuts_nothing_off_is_no_failure() {
+    needs!("cc");
+    let dir = TempDir::new();
+    let mut daemon = daemon_on_disk(&dir, "1", "2", "each");
+    assert_eq!(stop_twice(&mut daemon), Some(0), "{}", daemon.log());
+    let lines = lines(&dir.join("trail.jsonl"));
+    assert_eq!(lines.last().unwrap()["event"], "stop");
+}
+
+/// Somebody took the right to write a file away once it was rolled.
+#[test]
+fn a_server_goes_on_behind_a_rolled_file_that_it_may_only_read() {
+    needs!(root, "setpriv");
+    let dir = TempDir::new();
+    support::set_mode(dir.path(), 0o755);
+    let place = dir.join("trail");
+    fs::create_dir(&place).unwrap();
+    chown(&place, Some(12345), Some(12345)).unwrap();
+    let (path, rolled) = (
+        place.join("trail.jsonl"),
+        place.join("trail.jsonl.20200101-000000.000000"),
+    );
+    let program = place.join("secure_socket");
+    support::copy_program(env!("CARGO_BIN_EXE_secure_socket"), &program);
+    let start = || {
+        let command = as_user("12345", "12345", program.to_str().unwrap());
+        let socket = format!("socket_path={}", place.join("run/s").display());
+        let trail = format!("trail_file={}", path.display());
+        let mut daemon = Daemon::spawn_by(command, &[&socket, &trail]);
+        daemon.wait_until_ready();
+        daemon
+    };
+    assert_eq!(start().stop().code(), Some(0));
+    fs::rename(&path, &rolled).unwrap();
+    support::set_mode(&rolled, 0o400);
+    assert_eq!(start().stop().code(), Some(0));
+    let good = verify(&[rolled.to_str().unwrap(), path.to_str().unwrap()]);
+    assert!(good.status.success(), "{good:?}");
 }
 
 /// As a crash of the machine may leave it, right after a roll.

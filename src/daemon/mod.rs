@@ -23,6 +23,7 @@ use std::sync::Arc;
 use crate::config::{self, Command, OwnProcess, Settings, Surroundings, SystemAccounts};
 use crate::listener::Listener;
 use crate::listener::{handed_over, only, take_named};
+use crate::logging::Logger;
 use crate::server::{Outcome, Server};
 use crate::{exit, sandbox};
 use accounts::Remembering;
@@ -94,7 +95,7 @@ fn serve_logged(
     origin: Origin<'_>,
     signals: Signals,
     notify: Option<crate::listener::Notify>,
-    logger: &crate::logging::Logger,
+    logger: &Logger,
 ) -> Result<u8, Fault> {
     rooms::say_remarks(settings);
     let kernel = rooms::probe(settings)?;
@@ -142,7 +143,7 @@ fn serve_logged(
         .observer(records.observer())
         .build()
         .map_err(fault::of_server)?;
-    let logger = logger.clone();
+    let (logger, last_look) = (logger.clone(), logger.clone());
     let metrics_rules = records::metrics_rules(settings, &kernel, checker.clone(), None)?;
     let records = records.start(
         settings,
@@ -178,12 +179,26 @@ fn serve_logged(
         }
     };
     let mut ending = warden.close(code);
+    let code = if ending.left_threads() {
+        exit::FORCED
+    } else {
+        code
+    };
     crate::notice!("stopped, exit code {code}");
-    guard.shutdown_unless(|| ending.hurries());
-    if ending.was_cut_short() {
+    let lost_before = lost_lines(&last_look);
+    let is_written = guard.shutdown_unless(|| ending.hurries());
+    let is_whole = is_written && lost_lines(&last_look) == lost_before;
+    if ending.has_hurried() && !is_whole {
         return Ok(exit::FORCED);
     }
     Ok(code)
+}
+
+/// How many lines sinks have lost, or never got.
+fn lost_lines(logger: &Logger) -> u64 {
+    let stats = logger.stats();
+    let lost = stats.sinks.iter().map(|sink| sink.lost);
+    lost.chain(stats.dropped).sum()
 }
 
 fn check(settings: &Settings) -> Result<u8, Fault> {

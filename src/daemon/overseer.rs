@@ -86,9 +86,9 @@ impl<'a> Warden<'a> {
         let mut ending = Ending {
             signals,
             stops: self.stops,
-            begun_with: self.stops,
+            left_threads: false,
         };
-        records.close(code, || ending.hurries());
+        ending.left_threads = !records.close(code, || ending.hurries());
         ending
     }
 
@@ -245,8 +245,7 @@ impl<'a> Warden<'a> {
 pub(super) struct Ending {
     signals: Signals,
     stops: u32,
-    /// How often a stop was asked for when they began.
-    begun_with: u32,
+    left_threads: bool,
 }
 
 impl Ending {
@@ -258,12 +257,17 @@ impl Ending {
                 crate::notice!("asked to stop by pid {pid} uid {uid}: not waiting any more");
             }
         }
+        self.has_hurried()
+    }
+
+    /// Whether anything was hurried so far.
+    pub(super) const fn has_hurried(&self) -> bool {
         self.stops > 1
     }
 
-    /// Whether a second one came only now.
-    pub(super) const fn was_cut_short(&self) -> bool {
-        self.begun_with < 2 && self.stops > 1
+    /// Whether a thread of the trail or the metrics was not waited for to its end.
+    pub(super) const fn left_threads(&self) -> bool {
+        self.left_threads
     }
 }
 

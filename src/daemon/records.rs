@@ -239,33 +239,43 @@ impl Records {
     }
 
     /// The last line, and the end of the threads. They are left if they have not ended
-    /// some time after `hurries` says so.
-    pub(super) fn close(mut self, code: u8, mut hurries: impl FnMut() -> bool) {
+    /// some time after `hurries` says so, which is false then. Nothing here waits for a
+    /// disk, whose lines are the business of the trail's thread.
+    pub(super) fn close(mut self, code: u8, mut hurries: impl FnMut() -> bool) -> bool {
         if let Some(socket) = &self.socket {
             socket.stop();
         }
-        self.append(&Event::Stop { code });
-        if let Some(trail) = &self.trail {
-            trail.close();
-        }
         let mut until: Option<Instant> = None;
+        let mut all_ended = true;
         for thread in self.threads.drain(..) {
             // The metrics thread may sit in accept on a socket that is not ours to
             // shut down.
             while !thread.is_finished() && until.is_none_or(|until| Instant::now() < until) {
+                if let Some(trail) = &self.trail {
+                    trail.close_with_stop(code);
+                }
                 thread.interrupt();
                 std::thread::sleep(Duration::from_millis(1));
                 if until.is_none() && hurries() {
                     until = Some(Instant::now() + LAST_MOMENTS);
                 }
             }
-            if thread.is_finished() && thread.join().is_err() {
+            if !thread.is_finished() {
+                all_ended = false;
+            } else if thread.join().is_err() {
                 crate::critical!("a thread of trail or metrics panicked");
             }
         }
-        if let Some(trail) = &self.trail {
-            crate::notice!("trail: head {}", trail.head());
+        match &self.trail {
+            // Whoever hangs may hold its lock.
+            _ if !all_ended => crate::error!(
+                "a thread of trail or metrics hangs and is left: the trail's last lines may be \
+                 missing"
+            ),
+            Some(trail) => crate::notice!("trail: head {}", trail.head()),
+            None => {}
         }
+        all_ended
     }
 
     fn append(&self, event: &Event<'_>) {

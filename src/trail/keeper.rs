@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::event::Event;
 use super::writer::{State, SyncPolicy, Trail, wait};
+use crate::text;
 
 /// How long lines may wait for a sync with [`SyncPolicy::Batch`].
 const BATCH: Duration = Duration::from_millis(200);
 /// How long to wait after a repair or a sync that failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often lines that came during a sync are synced before a roll while others may go on.
+const SYNCS_BEFORE_ROLL: usize = 4;
 /// How long to wait after a roll that failed.
 const ROLL_AGAIN: Duration = Duration::from_secs(60);
 
@@ -45,6 +48,15 @@ impl Trail {
         self.state().closing = true;
         self.work.notify_all();
     }
+
+    /// As [`close`](Self::close), with a last line that the keeper writes. It waits for no
+    /// lock, which whoever waits for a disk may hold, and so may come between two steps of
+    /// the keeper: to be called again until that has ended.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn close_with_stop(&self, code: u8) {
+        let _ = self.stop.set(code);
+        self.work.notify_all();
+    }
 }
 
 impl Drop for Keeper {
@@ -65,6 +77,10 @@ impl Keeper {
         loop {
             let now = Instant::now();
             trail.say_head(&mut state, now);
+            if let Some(code) = trail.stop.get().filter(|_| !state.closing) {
+                trail.write_stop(&mut state, *code);
+                retry = None;
+            }
             if trail.has_work(&state, now) && retry.is_none_or(|at| now >= at) {
                 let done;
                 (state, done) = trail.tend(state, true);
@@ -117,6 +133,18 @@ impl Trail {
         state.length >= self.max_size && state.roll_after.is_none_or(|at| now >= at)
     }
 
+    fn write_stop(&self, state: &mut State, code: u8) {
+        state.closing = true;
+        if state.damaged {
+            state.repair();
+        }
+        let mut members = Vec::new();
+        Event::Stop { code }.write(&mut members);
+        if let Err(error) = state.write(&members) {
+            crate::error!("trail: {}", text::chain(&error));
+        }
+    }
+
     fn say_head(&self, state: &mut State, now: Instant) {
         if now.saturating_duration_since(state.said.0) < self.head_every {
             return;
@@ -140,13 +168,22 @@ impl Trail {
         // Before a roll most is on the disk without anybody having waited for it.
         let syncs = sync && self.sync != SyncPolicy::No;
         if syncs || self.must_roll(&state, Instant::now()) {
-            while state.syncing {
-                state = wait(&self.answer, state);
-            }
-            if state.synced.lacks(state.head.sequence) {
+            for _ in 0..SYNCS_BEFORE_ROLL {
+                while state.syncing {
+                    state = wait(&self.answer, state);
+                }
+                if !state.synced.lacks(state.head.sequence) {
+                    break;
+                }
                 let synced;
                 (state, synced) = self.sync_lines(state);
                 done &= synced;
+                if !synced && self.must_roll(&state, Instant::now()) {
+                    state.roll_after = Instant::now().checked_add(ROLL_AGAIN);
+                }
+                if !self.must_roll(&state, Instant::now()) {
+                    break;
+                }
             }
         }
         if !state.damaged && !state.syncing && self.must_roll(&state, Instant::now()) {
@@ -200,7 +237,12 @@ impl Trail {
 
     fn roll(&self, state: &mut State) {
         // Whatever the policy: what lies under a final name has no torn end.
-        if let Err(error) = self.sync_file(&state.file, state.unnamed) {
+        let is_synced = state.synced.outcome(state.head.sequence) == Some(Ok(()));
+        let synced = match is_synced && !state.unnamed {
+            true => Ok(()),
+            false => self.sync_file(&state.file, state.unnamed),
+        };
+        if let Err(error) = synced {
             state.roll_after = Instant::now().checked_add(ROLL_AGAIN);
             self.sync_failed(state, &error);
             self.answer.notify_all();

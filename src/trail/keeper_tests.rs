@@ -240,3 +240,73 @@ fn the_head_is_logged_while_lines_are_added_whatever_the_policy() {
         keeper.join().unwrap();
     }
 }
+
+#[test]
+fn the_sync_before_a_roll_keeps_nobody_from_the_trail() {
+    let (directory, other) = (Directory::new(), Directory::new());
+    write_lines(&other.options(), 1);
+    let mut trail = open(&Options {
+        // One line, which is longer than what a new file begins with.
+        max_size: std::fs::metadata(other.file()).unwrap().len(),
+        ..directory.options()
+    });
+    let (began, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    trail.disk = Box::new(move |_| {
+        if began.send(()).is_ok() {
+            let _ = may_go_on.lock().unwrap().recv();
+        }
+        Ok(())
+    });
+    let trail = Arc::new(trail);
+    let keeper = keep(&trail);
+    trail.append(&close(1)).unwrap();
+    has_begun.recv().unwrap();
+    // The file may not be rolled before this one is on the disk as well.
+    trail.append(&close(2)).unwrap();
+    go_on.send(()).unwrap();
+    has_begun.recv().unwrap();
+    let is_free = trail.state.try_lock().is_ok();
+    drop((has_begun, go_on));
+    assert!(is_free, "the disk is waited for with the lock held");
+    until("it is rolled", || directory.files().len() == 2);
+    trail.close();
+    keeper.join().unwrap();
+}
+
+/// The last line is that of the keeper, whoever holds the lock when the end is asked for.
+#[test]
+#[cfg(feature = "daemon")]
+fn the_stop_is_asked_for_without_a_wait_and_is_the_last_line() {
+    for sync in [SyncPolicy::No, SyncPolicy::Batch, SyncPolicy::Each] {
+        let directory = Directory::new();
+        let trail = Arc::new(open(&Options {
+            sync,
+            ..directory.options()
+        }));
+        let keeper = keep(&trail);
+        trail.append(&close(1)).unwrap();
+        let locked = trail.state();
+        let (done, is_done) = mpsc::channel();
+        let asking = Arc::clone(&trail);
+        thread::spawn(move || {
+            asking.close_with_stop(3);
+            done.send(()).unwrap();
+        });
+        is_done
+            .recv_timeout(Duration::from_secs(30))
+            .expect("it waits for the lock");
+        drop(locked);
+        until("the keeper ends", || {
+            trail.close_with_stop(3);
+            keeper.is_finished()
+        });
+        keeper.join().unwrap();
+        let text = std::fs::read_to_string(directory.file()).unwrap();
+        let last = text.lines().last().unwrap();
+        assert!(last.contains(r#""event":"stop""#), "{last}");
+        assert_eq!(text.matches(r#""event":"stop""#).count(), 1, "{text}");
+        assert_eq!(verify_files(&[directory.file()], &[]).unwrap().lines, 2);
+    }
+}

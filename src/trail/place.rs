@@ -110,14 +110,11 @@ impl Place {
         }
         let mut newest: Option<(Head, Lines)> = None;
         for name in self
-            .rolled()
+            .before()
             .map_err(|error| TrailError::file("list", &self.path, error))?
         {
-            let path = self.path.with_file_name(&name);
-            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = fs::openat(&self.directory, &name, flags, Mode::empty())
-                .map_err(|error| TrailError::file("open", &path, error))?;
-            check_file(&file, &path, self.owner)?;
+            // Only read: it may be write-protected by now, or have a second name in a backup.
+            let (file, path) = self.open_before(&name, OFlags::RDONLY)?;
             let lines = Lines::of(File::from(file), path)?;
             let head = match lines.length {
                 0 => Head::START,
@@ -131,8 +128,22 @@ impl Place {
         let Some((head, mut lines)) = newest else {
             return Ok(Head::START);
         };
-        found.torn = self.set_torn_aside(&mut lines)?.or(found.torn.take());
+        if lines.is_torn() {
+            let name = lines.name().unwrap_or_default().to_owned();
+            let (file, path) = self.open_before(&name, OFlags::RDWR)?;
+            check_file(&file, &path, self.owner)?;
+            lines = Lines::of(File::from(file), path)?;
+            found.torn = self.set_torn_aside(&mut lines)?.or(found.torn.take());
+        }
         Ok(head)
+    }
+
+    fn open_before(&self, name: &str, access: OFlags) -> Result<(OwnedFd, PathBuf), TrailError> {
+        let path = self.path.with_file_name(name);
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = fs::openat(&self.directory, name, flags, Mode::empty())
+            .map_err(|error| TrailError::file("open", &path, error))?;
+        Ok((file, path))
     }
 
     /// Gives the file its final name, behind all that were rolled before, wherever the clock
@@ -221,8 +232,7 @@ impl Place {
         if bytes == 0 {
             return Ok(None);
         }
-        let whose = lines.path.file_name().and_then(OsStr::to_str);
-        let whose = whose.unwrap_or(&self.name);
+        let whose = lines.name().unwrap_or(&self.name);
         let name = format!("{whose}.torn-{}", time::now().for_name());
         let path = self.path.with_file_name(&name);
         self.set_aside(lines, &name)
@@ -248,13 +258,32 @@ impl Place {
     /// The names that rolling gave, and no others, in its order. Those of others, which may
     /// lie in a sticky directory, are none.
     fn rolled(&self) -> io::Result<Vec<String>> {
+        self.named(|stat| self.is_ours(stat))
+    }
+
+    /// Those that the trail may go on from. Where only trusted users can have put them, they
+    /// count whomever they belong to now, and whatever other names they have: left out, one
+    /// would be forgotten, and the chain begin anew.
+    fn before(&self) -> io::Result<Vec<String>> {
+        let is_shared = fs::fstat(&self.directory)?.st_mode & 0o022 != 0;
+        self.named(|stat| !is_shared || self.is_ours(stat))
+    }
+
+    fn named(&self, counts: impl Fn(&fs::Stat) -> bool) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::Dir::read_from(&self.directory)? {
             let entry = entry?;
             let Ok(name) = std::str::from_utf8(entry.file_name().to_bytes()) else {
                 continue;
             };
-            if self.stamp_of(name).is_some_and(is_stamp) && self.is_ours(name)? {
+            if !self.stamp_of(name).is_some_and(is_stamp) {
+                continue;
+            }
+            let stat = match fs::statat(&self.directory, name, fs::AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                found => found?,
+            };
+            if fs::FileType::from_raw_mode(stat.st_mode).is_file() && counts(&stat) {
                 names.push(name.to_owned());
             }
         }
@@ -266,16 +295,9 @@ impl Place {
         name.strip_prefix(&self.name)?.strip_prefix('.')
     }
 
-    fn is_ours(&self, name: &str) -> io::Result<bool> {
-        match fs::statat(&self.directory, name, fs::AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => Ok(false),
-            found => {
-                let stat = found?;
-                let is_file = fs::FileType::from_raw_mode(stat.st_mode).is_file();
-                // A second name may have been given by another user.
-                Ok(is_file && stat.st_nlink == 1 && is_trusted(stat.st_uid, self.owner))
-            }
-        }
+    fn is_ours(&self, stat: &fs::Stat) -> bool {
+        // A second name may have been given by another user.
+        stat.st_nlink == 1 && is_trusted(stat.st_uid, self.owner)
     }
 }
 
@@ -293,6 +315,14 @@ impl Lines {
             length,
             size,
         })
+    }
+
+    fn is_torn(&self) -> bool {
+        self.size > self.length
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.path.file_name().and_then(OsStr::to_str)
     }
 
     /// The last whole line, if there is one.

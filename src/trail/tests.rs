@@ -256,6 +256,60 @@ fn a_torn_end_of_the_file_before_is_set_aside_as_well() {
     assert_eq!(summary.lines, 9);
 }
 
+/// As a backup leaves it, and who gives it to an auditor.
+#[test]
+fn a_file_before_with_a_second_name_or_another_owner_is_gone_on_from() {
+    for (is_linked, owner) in [(true, None), (false, Some(12345))] {
+        if owner.is_some() && !rustix::process::geteuid().is_root() {
+            continue;
+        }
+        let directory = Directory::new();
+        write_lines(&directory.options(), 5);
+        let rolled = directory.0.join("trail.jsonl.20200101-000000.000000");
+        fs::rename(directory.file(), &rolled).unwrap();
+        if is_linked {
+            fs::hard_link(&rolled, directory.0.join("backup")).unwrap();
+        }
+        std::os::unix::fs::chown(&rolled, owner, None).unwrap();
+        let opened = write_lines(&directory.options(), 5);
+        assert_eq!(
+            opened.head.sequence, 5,
+            "linked {is_linked} owner {owner:?}"
+        );
+        let files = [rolled, directory.file()];
+        assert_eq!(verify_files(&files, &[]).unwrap().lines, 10);
+    }
+}
+
+#[test]
+fn a_torn_end_is_cut_from_no_file_with_a_second_name() {
+    let directory = Directory::new();
+    write_lines(&directory.options(), 5);
+    let rolled = tear_rolled(&directory, 20);
+    let backup = directory.0.join("backup");
+    fs::hard_link(rolled, &backup).unwrap();
+    let size = fs::metadata(&backup).unwrap().len();
+    let error = Trail::open(&directory.options(), [0; 32]).unwrap_err();
+    assert!(matches!(error, TrailError::Unfit { .. }), "{error:?}");
+    assert_eq!(fs::metadata(&backup).unwrap().len(), size);
+}
+
+/// Where others may put files, one of theirs is none of the trail.
+#[test]
+fn in_a_shared_directory_only_own_files_are_gone_on_from() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let directory = Directory::new();
+    write_lines(&directory.options(), 5);
+    let rolled = directory.0.join("trail.jsonl.20200101-000000.000000");
+    fs::rename(directory.file(), &rolled).unwrap();
+    let shared = fs::Permissions::from_mode(0o1777);
+    fs::set_permissions(directory.path(), shared).unwrap();
+    std::os::unix::fs::chown(&rolled, Some(12345), None).unwrap();
+    assert_eq!(write_lines(&directory.options(), 1).head, Head::START);
+}
+
 #[test]
 fn a_file_before_without_a_whole_line_is_no_reason_not_to_go_on() {
     let directory = Directory::new();

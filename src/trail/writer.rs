@@ -10,7 +10,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::chain::{Head, link};
@@ -95,6 +95,8 @@ pub struct Trail {
     /// fdatasync(2); something else in tests.
     pub(super) disk: Box<Disk>,
     pub(super) state: Mutex<State>,
+    /// With which code the server stops, once it does: the last line is to be written.
+    pub(super) stop: OnceLock<u8>,
     /// There is something to do for the keeper.
     pub(super) work: Condvar,
     /// A sync has answered, or nobody is left to do one.
@@ -171,6 +173,7 @@ impl Trail {
             head_every: HEAD_EVERY,
             disk: Box::new(File::sync_data),
             state: Mutex::new(state),
+            stop: OnceLock::new(),
             work: Condvar::new(),
             answer: Condvar::new(),
         };

@@ -146,3 +146,18 @@ fn signals_in_any_state_and_order_end_in_order() {
     }
     println!("{lives} lives, each ended in order");
 }
+
+#[test]
+fn two_signals_to_who_serves_nobody_force_nothing() {
+    let first = u64::from(std::process::id()) | 1;
+    for number in 0..lives() {
+        let mut random = Random(first.wrapping_add(number.wrapping_mul(0x1000_0000_01b3)));
+        let dir = TempDir::new();
+        let trail = format!("trail_file={}", dir.join("trail").display());
+        let mut daemon = Daemon::start(&[&trail]);
+        daemon.signal("TERM");
+        pause(&mut random, 6);
+        daemon.signal("INT");
+        assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.log());
+    }
+}

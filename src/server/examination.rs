@@ -151,6 +151,7 @@ impl Candidate {
     ) -> Verdict {
         // The registry doesn't know it yet, so nobody else ends it.
         if shared.phase.is_forced() {
+            shared.phase.cut();
             return Verdict::TurnedAway;
         }
         loop {
@@ -427,6 +428,7 @@ impl Candidate {
         entry.keep();
         // A stop by force may have gone through the registry just before.
         if shared.phase.is_forced() {
+            shared.phase.cut();
             connection.end_by_force(CloseReason::Stopping);
         }
         Verdict::Admitted(admitted)

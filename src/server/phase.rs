@@ -1,6 +1,6 @@
 //! Where in its life the server is: it runs, drains, or ends by force.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ const FORCED: u8 = 2;
 #[derive(Debug, Default)]
 pub(super) struct Phase {
     now: AtomicU8,
+    has_cut: AtomicBool,
     until: Mutex<Option<Instant>>,
 }
 
@@ -36,6 +37,15 @@ impl Phase {
     /// All connections end now.
     pub(super) fn force(&self) {
         self.now.fetch_max(FORCED, Ordering::SeqCst);
+    }
+
+    /// A peer was here that the force closed.
+    pub(super) fn cut(&self) {
+        self.has_cut.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn has_cut(&self) -> bool {
+        self.has_cut.load(Ordering::SeqCst)
     }
 
     /// When what still drains is closed. `None` while the server runs.

@@ -348,6 +348,7 @@ impl Shared {
     /// Ends every open connection.
     pub(super) fn end_all(&self, reason: CloseReason) {
         for connection in self.registry.snapshot() {
+            self.phase.cut();
             connection.end_by_force(reason);
         }
     }

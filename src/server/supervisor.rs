@@ -426,8 +426,8 @@ impl<'a> Supervisor<'a> {
             };
             self.sleep(earliest([Some(now + pause), self.overseer.next_call()]));
         }
-        // Threads that were asked to end at once may have done so before this one looked.
-        if forced_at.is_some() || self.shared.phase.is_forced() {
+        // A force that found nobody has cut nothing off.
+        if !self.threads.is_empty() || self.shared.phase.has_cut() {
             Outcome::Forced
         } else {
             Outcome::Drained

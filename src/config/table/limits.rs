@@ -55,7 +55,7 @@ pub(crate) static KEYS: &[Key] = &[
     Key::new("limit", Kind::Text("RULE:connections=N,rate=N/TIME"), Preset::Nothing)
         .live()
         .repeated()
-        .help("Other limits for peers that meet the criteria of a rule, e.g. a busy service account: `RULE:connections=N,rate=N/TIME`, one of the two or both. The first that matches holds. What such rules ask for is learnt of everyone who is admitted.")
+        .help("Other limits for peers that meet the criteria of a rule, e.g. a busy service account: `RULE:connections=N,rate=N/TIME`, one of the two or both. The first that matches holds. What such rules ask for is learnt of everyone who is admitted. A process or an executable that one names must be there, as for `allow`: at the start or a reload without it all is refused.")
         .example("user:shop:connections=150,rate=500/1s"),
     Key::new("denials_before_penalty", number(0, 1_000_000), Preset::Value("5"))
         .live()

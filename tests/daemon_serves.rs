@@ -405,6 +405,9 @@ fn without_descriptors_it_waits_recovers_and_says_so_once_a_second() {
             lines >= 1 && lines <= seconds + 2,
             "{lines} lines in {seconds} s"
         );
+        // What a worker needs one for as it begins, there is for it.
+        let log = daemon.log();
+        assert!(!log.contains("can't enter its role"), "{log}");
         assert_eq!(round_trip(&daemon.connect(), b"again"), b"again");
         assert_eq!(daemon.stop().code(), Some(0));
     }

@@ -72,6 +72,12 @@ impl Gate {
         state.entered >= count && state.failure.is_none()
     }
 
+    /// Whether the first threads were let go.
+    pub(super) fn is_open(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.open
+    }
+
     /// Lets them go, and those who come later.
     pub(super) fn open(&self) {
         self.state

@@ -1,5 +1,6 @@
 //! What all threads of one server share.
 
+use std::error::Error;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 
 use super::exhaustion::{AcceptError, Exhaustion, remedy};
 use super::gate::{Gate, OnThreadStart};
@@ -24,6 +26,7 @@ use crate::admission::{Abuse, Admission, Refusal, Subject};
 use crate::listener::{Accepted, Listener, Sealed};
 use crate::peer::{FactKind, Needs, Peer};
 use crate::policy::Authorized;
+use crate::sandbox::SandboxError;
 use crate::service::{CloseReason, Connection, Kind, Protocol};
 
 /// Room for data in transit, for each thread; only what is used costs memory.
@@ -98,11 +101,23 @@ impl Shared {
     /// If either fails; the thread must not serve.
     pub(super) fn enter_role(&self) -> io::Result<()> {
         (self.on_thread_start)()?;
-        match self.listener.walls() {
-            Some(walls) => walls
-                .enter_role(self.protocol.role())
-                .map_err(io::Error::other),
-            None => Ok(()),
+        let Some(walls) = self.listener.walls() else {
+            return Ok(());
+        };
+        loop {
+            let Err(error) = walls.enter_role(self.protocol.role()) else {
+                return Ok(());
+            };
+            // It reads how it stands. Where there is no descriptor for that, there is none
+            // for a newcomer either, and it waits as if it were in accept(2) already.
+            let is_late = self.gate.is_open() && self.phase.is_running();
+            let Some(lack) = lack_of_descriptors(&error).filter(|_| is_late) else {
+                return Err(io::Error::other(error));
+            };
+            self.pool.idle.fetch_add(1, Ordering::SeqCst);
+            let wait = self.say_exhausted("accept", lack);
+            self.exhaustion.wait(wait);
+            self.pool.idle.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -360,4 +375,10 @@ impl std::fmt::Debug for Shared {
             .field("service", &self.protocol.name())
             .finish_non_exhaustive()
     }
+}
+
+fn lack_of_descriptors(error: &SandboxError) -> Option<&io::Error> {
+    let source = error.source()?.downcast_ref::<io::Error>()?;
+    let errno = Errno::from_io_error(source)?;
+    matches!(errno, Errno::MFILE | Errno::NFILE).then_some(source)
 }

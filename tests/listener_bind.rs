@@ -486,7 +486,7 @@ fn a_live_socket_with_a_full_backlog_is_live() {
 fn a_stale_socket_is_replaced() {
     let temp = TempDir::new();
     let path = temp.join("a.sock");
-    drop(UnixListener::bind(&path).unwrap());
+    stale(&path);
     fs::write(temp.join("a.sock.lock"), "4194304\n").unwrap();
     set_mode(&temp.join("a.sock.lock"), 0o600);
     let listener = bind(&path).unwrap();
@@ -503,7 +503,7 @@ fn a_stale_socket_of_another_user_is_refused() {
     let temp = TempDir::new();
     let directory = temp.directory("sticky", 0o1777, None);
     let path = directory.join("a.sock");
-    drop(UnixListener::bind(&path).unwrap());
+    stale(&path);
     std::os::unix::fs::chown(&path, Some(HOSTILE), Some(HOSTILE)).unwrap();
     set_mode(&path, 0o755);
     refused(
@@ -656,8 +656,8 @@ fn what_a_killed_server_left_in_the_making_is_cleared() {
     let temp = TempDir::new();
     let path = temp.join("a.sock");
     let staging = temp.directory(".a.sock.new", 0o700, None);
-    drop(UnixListener::bind(staging.join("a.sock")).unwrap());
-    drop(UnixListener::bind(staging.join("replaced")).unwrap());
+    stale(&staging.join("a.sock"));
+    stale(&staging.join("replaced"));
     let listener = bind(&path).unwrap();
     assert!(matches!(listener.notices(), [Notice::ReplacedStale { .. }]));
     assert_eq!(temp.listing().len(), 2, "{:?}", temp.listing());
@@ -958,7 +958,7 @@ fn helper_stale_modes() {
     let Some(directory) = task() else { return };
     for bits in [0o600, 0o060, 0o400, 0o000] {
         let path = directory.join(format!("{bits:o}.sock"));
-        drop(UnixListener::bind(&path).unwrap());
+        stale(&path);
         set_mode(&path, bits);
         let listener = bind(&path).unwrap();
         let replaced = |notice: &Notice| matches!(notice, Notice::ReplacedStale { .. });

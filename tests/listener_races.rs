@@ -186,7 +186,7 @@ impl Scene {
         fs::write(victim.join("lock"), "1\n").unwrap();
         set_mode(&victim.join("lock"), 0o600);
         fs::create_dir(victim.join("directory")).unwrap();
-        drop(UnixListener::bind(victim.join("stale")).unwrap());
+        stale(&victim.join("stale"));
         let theirs = temp.directory("theirs", 0o755, Some(HOSTILE));
         fs::write(theirs.join("file"), "theirs").unwrap();
         std::os::unix::fs::chown(theirs.join("file"), Some(HOSTILE), Some(HOSTILE)).unwrap();

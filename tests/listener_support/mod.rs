@@ -1,6 +1,6 @@
 //! What the tests of the listener share: directories of their own, helpers that
 //! run as another user, and a look at files.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 #[allow(
     clippy::duplicate_mod,
@@ -13,11 +13,14 @@ mod skipping;
 pub use skipping::{skip, skip_by_kernel};
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use secure_socket::listener::{Address, BindError, Bound, Listener, Options, SocketPath};
 
@@ -152,11 +155,26 @@ pub fn helper(name: &str, user: Option<u32>, task: &Path) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
     command.env("LISTENER_TEST_TASK", task);
-    command.stdin(Stdio::null());
+    // What it prints as a test would tear a line of the test that started it.
+    command.stdin(Stdio::null()).stdout(Stdio::null());
     if let Some(user) = user {
         command.uid(user).gid(user);
     }
     command
+}
+
+/// Leaves a socket at which nobody listens. A child that another test forks meanwhile has
+/// it, too, until it executes its program.
+#[track_caller]
+pub fn stale(path: &Path) {
+    drop(UnixListener::bind(path).unwrap());
+    for _ in 0..1000 {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return,
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    panic!("{} is in use", path.display());
 }
 
 /// Kills the child and waits for it, also when the test fails.

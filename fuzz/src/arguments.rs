@@ -3,7 +3,7 @@
 //! - It leads to a command, or to errors alone, each with a place inside of it.
 //! - `--option=value` is the same as `option=value`.
 //! - What `check` prints, as a file, leads to the same settings; so does reading the same
-//!   command line again, for a reload.
+//!   command line again, for a reload. A reload keeps what takes a restart.
 //! - Help is text.
 //!
 //! Each of these costs one or two whole readings, so an input is held against one
@@ -62,6 +62,14 @@ pub fn check(data: &[u8]) {
             let again = config::reload(given(&plain).into_iter(), &AS_ROOT);
             let again = again.unwrap_or_else(|errors| panic!("{errors}"));
             assert_eq!(config::digest_input(settings), config::digest_input(&again));
+            // Started with a half of them, what takes a restart stays as that half says.
+            let half = given(&plain[..plain.len() / 2]);
+            if let Ok(start) = config::reload(half.into_iter(), &AS_ROOT) {
+                match config::keep_fixed(again, &start, &AS_ROOT) {
+                    Ok(kept) => assert!(config::needs_restart(&start, &kept).is_empty()),
+                    Err(errors) => check_diagnostics(&errors),
+                }
+            }
         }
         Ok(Command::Serve(settings) | Command::Check(settings)) => check_settings(settings),
         _ => {}

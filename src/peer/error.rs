@@ -23,7 +23,7 @@ pub(super) fn process_reason(error: &io::Error) -> Unreadable {
     match Errno::from_io_error(error) {
         Some(Errno::SRCH) => Unreadable::Gone,
         // It has no memory: it is exiting, or one of its threads is in execve(2).
-        Some(Errno::NOENT) => Unreadable::Changed,
+        Some(Errno::NOENT) => Unreadable::NoMemory,
         _ => reason(error),
     }
 }

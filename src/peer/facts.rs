@@ -65,8 +65,11 @@ pub enum Unreadable {
     TooLarge,
     /// Whoever checks processes had no time for it within the bound.
     Busy,
-    /// It changed while it was read: written, exec'ed, or on its way out.
+    /// It changed while it was read: written, or another program was executed.
     Changed,
+    /// The process has no memory, and so no executable to be seen: it is on its way out,
+    /// or in the middle of execve(2).
+    NoMemory,
     /// Nobody was there to ask: the server runs without a process checker.
     NoChecker,
     /// Any other error, with its errno.
@@ -84,6 +87,7 @@ impl fmt::Display for Unreadable {
             Self::TooLarge => f.write_str("larger than the bound"),
             Self::Busy => f.write_str("the process checker is busy"),
             Self::Changed => f.write_str("it changed while it was read"),
+            Self::NoMemory => f.write_str("the process is exiting, or in execve"),
             Self::NoChecker => f.write_str("no process checker runs"),
             Self::Failed(errno) => write!(f, "error {errno}"),
         }

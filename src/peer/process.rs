@@ -163,7 +163,12 @@ pub(super) fn read<'p>(
     let is_same = |id: FileId| last == Ok(id) && read.is_none_or(|read| read == id);
     if first.is_ok_and(|id| !is_same(id)) {
         still_alive(pidfd)?;
-        return Err(Unreadable::Changed);
+        // Two programs were seen, or one and then none.
+        let unseen = read == first.ok() || read.is_none();
+        return Err(match last {
+            Err(Unreadable::NoMemory) if unseen => Unreadable::NoMemory,
+            _ => Unreadable::Changed,
+        });
     }
     Ok(reading)
 }

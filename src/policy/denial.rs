@@ -93,7 +93,7 @@ impl DenialReason {
         match why {
             Unreadable::Gone => Self::PeerGone,
             Unreadable::Busy => Self::CheckerBusy,
-            Unreadable::Changed => Self::ExeChanged,
+            Unreadable::Changed | Unreadable::NoMemory => Self::ExeChanged,
             _ => Self::Unreadable(kind),
         }
     }
@@ -202,6 +202,7 @@ mod tests {
         check_reason(Unreadable::Gone, "peer_gone");
         check_reason(Unreadable::Busy, "checker_busy");
         check_reason(Unreadable::Changed, "exe_changed");
+        check_reason(Unreadable::NoMemory, "exe_changed");
         check_reason(Unreadable::Permission, "unreadable_exe");
         check_reason(Unreadable::NoChecker, "unreadable_exe");
     }

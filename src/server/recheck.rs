@@ -112,7 +112,7 @@ impl Recheck {
         self.due = sys::time::after(now, shared.rules().between_rechecks());
         let mut facts = Facts::of(Fact::Unasked);
         facts.absorb(process);
-        if facts.exe == Fact::Unreadable(Unreadable::Changed) {
+        if facts.exe == Fact::Unreadable(Unreadable::NoMemory) {
             // On its way out, which takes the longer the more memory it had, or in the
             // middle of execve(2): it is soon to be seen which.
             let since = *self.unsure_since.get_or_insert(now);
@@ -331,7 +331,7 @@ pub(super) mod tests {
             let begin = begin + PATIENCE * round;
             let (first, last) = (begin, begin + PATIENCE - Duration::from_millis(1));
             for now in [first, last] {
-                assert_eq!(tell(&mut recheck, Unreadable::Changed, now), None);
+                assert_eq!(tell(&mut recheck, Unreadable::NoMemory, now), None);
                 assert_eq!(recheck.due(), now + BETWEEN_LOOKS);
             }
             // One that is seen again has all of that time the next time.
@@ -339,10 +339,13 @@ pub(super) mod tests {
         }
         let exited = tell(&mut recheck, Unreadable::Gone, begin);
         assert_eq!(exited, Some(CloseReason::PeerExited));
-        assert_eq!(tell(&mut recheck, Unreadable::Changed, begin), None);
+        assert_eq!(tell(&mut recheck, Unreadable::NoMemory, begin), None);
         let end = begin + PATIENCE;
-        let unseen = tell(&mut recheck, Unreadable::Changed, end);
+        let unseen = tell(&mut recheck, Unreadable::NoMemory, end);
         assert_eq!(unseen, Some(CloseReason::ExecutableChanged));
+        // Two programs within one look are one too many.
+        let changed = tell(&mut Recheck::new(begin), Unreadable::Changed, begin);
+        assert_eq!(changed, Some(CloseReason::ExecutableChanged));
     }
 
     pub(in crate::server) type Place = Arc<Mutex<Option<ProcessFacts>>>;

@@ -558,7 +558,7 @@ mod tests {
 
     #[test]
     fn that_the_process_has_exited_takes_nothing_of_what_it_sent() {
-        let on_its_way_out = Unreadable::Changed;
+        let on_its_way_out = Unreadable::NoMemory;
         let told = [
             (Unreadable::Gone, false),
             (Unreadable::Gone, true),
